@@ -1,0 +1,151 @@
+"""Configuration values: frozen pydantic models that read and write TOML and JSON.
+
+Errors say `file: place: what is wrong` in one line, whatever pydantic found.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
+
+from connsearch.errors import SpecError, did_you_mean
+
+
+class Config(BaseModel):
+    """Base of configuration values: frozen, hashable, unknown keys refused, no silent conversion."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
+
+    def __init__(self, **data: Any) -> None:
+        """Check the values.
+
+        Raises:
+            SpecError: naming the place, the value and what is allowed.
+        """
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise problem(error, type(self)) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_conversion(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse text, truth values and fractions where a number is expected."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if (kind is int and type(value) is not int) or (kind is float and type(value) not in (int, float)):
+            raise SpecError(f"must be {'an integer' if kind is int else 'a number'}, got {value!r}")
+        return value
+
+    @classmethod
+    def from_dict(cls, data: object, *, source: str = "") -> Self:
+        """Return the value that plain data describe.
+
+        Args:
+            data: What a TOML or JSON file holds.
+            source: The file's name, put in front of an error.
+
+        Raises:
+            SpecError: naming the file, the place inside it, the value and what is allowed.
+        """
+        if not isinstance(data, Mapping):
+            raise SpecError(f"a table is expected, got {data!r}", place=source)
+        try:
+            return cls(**data)
+        except SpecError as error:
+            raise SpecError(str(error), place=source) from None
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Read a TOML file.
+
+        Raises:
+            SpecError: if the file cannot be read, is no TOML, or describes no valid value.
+        """
+        return cls.from_dict(read_toml(path), source=str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, values that equal their defaults left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+    def to_toml(self) -> str:
+        """Return the value as TOML text; `from_toml` of it gives the value back."""
+        return tomli_w.dumps(self.to_dict())
+
+    def to_json(self) -> str:
+        """Return the value as one line of JSON."""
+        return self.model_dump_json(by_alias=True, exclude_defaults=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the value that JSON text describes.
+
+        Raises:
+            SpecError: if the text is no JSON, or describes no valid value.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise SpecError(f"this is no JSON: {error}") from None
+        return cls.from_dict(data)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        SpecError: if the file is missing, unreadable or no TOML.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{path}: is no TOML: {error}") from None
+
+
+def problem(error: ValidationError, model: type[BaseModel]) -> SpecError:
+    """Return the first problem of a validation error with its place, and how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    place, detail = _place(first["loc"]), _detail(first, model)
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, SpecError) and cause.place:
+        place, detail = _join(place, cause.place), cause.detail
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return SpecError(detail + more, place=place)
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    place = ""
+    for part in loc:
+        place = _join(place, f"[{part}]" if isinstance(part, int) else part)
+    return place
+
+
+def _join(outer: str, inner: str) -> str:
+    return outer + inner if inner.startswith("[") or not outer else f"{outer}.{inner}"
+
+
+def _detail(first: ErrorDetails, model: type[BaseModel]) -> str:
+    if first["type"] == "extra_forbidden":
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        return f"unknown key. {did_you_mean(str(first['loc'][-1]), known)}"
+    if first["type"] == "missing":
+        return "is missing"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    message = first["msg"].removeprefix("Input ")
+    return f"{message[0].lower()}{message[1:]}, got {first['input']!r}"

@@ -1,0 +1,112 @@
+"""Counting: what each operation, aggregation and node of a plan costs, for one image.
+
+Everything is written with `+`, `*` and exact `//` only, so that channels may be symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+from connsearch.cost.symbolic import total
+from connsearch.registry import Ref
+from connsearch.spec.aggregations import Owned
+from connsearch.spec.ops import Chain, Conv, DepthwiseConv, Linear, Norm, Op, Shape, output_shape
+from connsearch.spec.resolve import NetworkPlan, NodePlan, rule_of
+
+
+class Tally(NamedTuple):
+    """Sums of the additive quantities, in the order of the fields of `Cost`."""
+
+    params: int = 0
+    conv_macs: int = 0
+    linear_macs: int = 0
+    aggregation_macs: int = 0
+    norm_elements: int = 0
+    source_elements: int = 0
+    add_elements: int = 0
+
+
+@lru_cache(maxsize=65536)
+def line_tally(ops: Chain, shape: Shape) -> Tally:
+    """Return what a line of operations costs on an input of the given shape."""
+    tallies = []
+    for op in ops:
+        after = output_shape(op, shape)
+        tallies.append(_count_op(op, shape, after))
+        shape = after
+    return add_tallies(tallies)
+
+
+def _count_op(op: Op, before: Shape, after: Shape) -> Tally:
+    pixels = after.height * after.width
+    if isinstance(op, Conv):
+        weights = op.in_channels * op.out_channels * (op.kernel * op.kernel) // op.groups
+        return Tally(weights + (op.out_channels if op.bias else 0), weights * pixels)
+    if isinstance(op, DepthwiseConv):
+        weights = op.channels * (op.kernel * op.kernel)
+        return Tally(weights, weights * pixels)
+    if isinstance(op, Norm):
+        return Tally(2 * op.channels, norm_elements=before.size)
+    if isinstance(op, Linear):
+        weights = op.in_features * op.out_features
+        return Tally(weights + op.out_features, linear_macs=weights)
+    return Tally()
+
+
+def add_tallies(tallies: Iterable[Tally]) -> Tally:
+    """Return the sum."""
+    return Tally(*map(total, zip(*tallies, strict=True)))
+
+
+def _tally(owned: Owned) -> Tally:
+    return Tally(
+        params=owned.params,
+        conv_macs=owned.conv_macs,
+        aggregation_macs=owned.source_macs,
+        source_elements=owned.source_macs,
+        add_elements=owned.adds,
+    )
+
+
+@lru_cache(maxsize=65536)
+def _edge_tally(ref: Ref, first: bool, channels: int, pixels: int) -> Tally:
+    rule = rule_of(ref)
+    return _tally((rule.first_edge if first else rule.edge)(channels, pixels))
+
+
+def edge_tallies(plan: NodePlan) -> list[Tally]:
+    """Return what each edge into a node owns, oldest source first."""
+    ref, pixels = plan.aggregation, plan.in_shape.height * plan.in_shape.width
+    if ref is None:
+        return [Tally()] * len(plan.sources)
+    edges = [_edge_tally(ref, i == 0, channels, pixels) for i, channels in enumerate(plan.source_channels)]
+    if None in plan.slots:  # a source that gives this reader everything has no weight
+        edges = [Tally() if slot is None else edge for slot, edge in zip(plan.slots, edges, strict=True)]
+    return edges
+
+
+@lru_cache(maxsize=65536)
+def _join_tally(ref: Ref, n: int, channels: int, pixels: int) -> Tally:
+    return _tally(rule_of(ref).node(n, channels, pixels))
+
+
+def node_tallies(plan: NodePlan) -> list[Tally]:
+    """Return what a node owns in parts: operations, gates, its aggregation apart from the edges."""
+    parts = [line_tally(plan.chain, plan.in_shape)]
+    if plan.gates:
+        parts.append(line_tally(plan.gates, plan.out_shape))
+    if plan.aggregation is not None:
+        shape = plan.in_shape
+        parts.append(_join_tally(plan.aggregation, len(plan.sources), shape.channels, shape.height * shape.width))
+    return parts
+
+
+def network_tally(plan: NetworkPlan) -> Tally:
+    """Return the sum over all nodes and edges."""
+    parts = [part for node in plan.nodes for part in node_tallies(node)]
+    for node in plan.nodes:
+        if node.aggregation is not None and not rule_of(node.aggregation).free_edges:
+            parts += edge_tallies(node)
+    return add_tallies(parts)

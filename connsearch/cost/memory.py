@@ -1,0 +1,161 @@
+"""Activation memory: a walk over the plan that keeps count of which tensors are alive.
+
+Sizes are scalars for one image. The walk is the order in which `connsearch.nn.Network` executes:
+aggregate, release what no later node reads, then the operations one by one, then the gates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from connsearch.cost.symbolic import Monomial, Number, Poly, total
+from connsearch.registry import Ref
+from connsearch.spec.aggregations import Footprint
+from connsearch.spec.ops import (
+    Act,
+    Chain,
+    Conv,
+    DepthwiseConv,
+    Linear,
+    Norm,
+    Op,
+    Pool,
+    Shape,
+    Softmax,
+    output_shape,
+)
+from connsearch.spec.resolve import NetworkPlan, NodePlan, rule_of
+
+
+class LineMemory(NamedTuple):
+    """Memory of a straight line of operations, in scalars.
+
+    Attributes:
+        first: What the first operation allocates; lives together with the line's input.
+        later: Input and all that it allocates, of each later operation, the most only where that is known.
+        saved: Kept for backward, the line's input and output apart.
+        saves_input: Whether the line's input is kept.
+        saves_output: Whether the line's output is kept, whoever reads it.
+    """
+
+    first: int
+    later: tuple[int, ...]
+    saved: int
+    saves_input: bool
+    saves_output: bool
+
+
+@lru_cache(maxsize=65536)
+def line_memory(ops: Chain, shape: Shape) -> LineMemory:
+    """Return the memory of a line of operations on an input of the given shape."""
+    sizes, indices = [], []
+    for op in ops:
+        shape = output_shape(op, shape)
+        sizes.append(shape.size)
+        indices.append(2 * shape.size if isinstance(op, Pool) and op.kind == "max" else 0)  # of 8 bytes
+    saved = [*indices]
+    for before, after, size in zip(ops, ops[1:], sizes, strict=False):
+        if _saves_output(before) or _saves_input(after):
+            saved.append(size)
+    pairs = [before + after + index for before, after, index in zip(sizes, sizes[1:], indices[1:], strict=False)]
+    return LineMemory(
+        sizes[0] + indices[0], tuple(maximal(pairs)), total(saved), _saves_input(ops[0]), _saves_output(ops[-1])
+    )
+
+
+def _saves_input(op: Op) -> bool:
+    """Return whether torch keeps an operation's input for its backward."""
+    kept = isinstance(op, Conv | DepthwiseConv | Norm | Pool | Linear)
+    return kept or (isinstance(op, Act) and op.kind != "relu")
+
+
+def _saves_output(op: Op) -> bool:
+    return isinstance(op, Softmax) or (isinstance(op, Act) and op.kind == "relu")
+
+
+def maximal(sizes: Iterable[Any]) -> list[Any]:
+    """Return the greatest integer; of polynomials, those that no other exceeds in every coefficient."""
+    sizes = list(sizes)
+    if set(map(type, sizes)) <= {int}:
+        return [max(sizes)] if sizes else []
+    tables: list[tuple[Any, dict[Monomial, Number]]] = [
+        (size, size.terms if isinstance(size, Poly) else {(): size}) for size in set(sizes)
+    ]
+    tables.sort(key=lambda item: sum(item[1].values()), reverse=True)
+    kept: list[tuple[Any, dict[Monomial, Number]]] = []
+    for size, terms in tables:
+        if not any(all(other.get(m, 0) >= n for m, n in terms.items()) for _, other in kept):
+            kept.append((size, terms))
+    return [size for size, _ in kept]
+
+
+def inference_peaks(plan: NetworkPlan) -> list[Any]:
+    """Return the most scalars alive at once in evaluation, the image included throughout.
+
+    With symbols for channels, several sums of which the greatest is the peak.
+    """
+    last_reader = _last_readers(plan)
+    sizes = [node.out_shape.size for node in plan.nodes]
+    alive = plan.image.size  # the image, and outputs and gates that a later node reads
+    moments = []
+    for index, node in enumerate(plan.nodes):
+        entered = 0  # the size of the operations' input, where nothing else keeps it alive
+        if node.aggregation is not None:
+            entered = node.in_shape.size
+            moments.append(alive + entered * (1 + _footprint(node.aggregation, len(node.sources)).temporaries))
+        for source in node.sources:
+            if last_reader[source] == index:
+                alive = alive + -1 * (sizes[source] + n_gates(plan.nodes[source]))
+                if node.aggregation is None:
+                    entered = sizes[source]
+        line = line_memory(node.chain, node.in_shape)
+        moments.append(alive + (entered + line.first))
+        moments += [alive + pair for pair in line.later]
+        alive = alive + sizes[index]
+        if node.gates:
+            line = line_memory(node.gates, node.out_shape)
+            moments += [alive + line.first, *(alive + pair for pair in line.later)]
+            alive = alive + n_gates(node)
+    return maximal(moments)
+
+
+def training_scalars(plan: NetworkPlan) -> int:
+    """Return the scalars that autograd keeps at the end of a forward pass in training."""
+    lines = [line_memory(node.chain, node.in_shape) for node in plan.nodes]
+    keeps_output = [line.saves_output for line in lines]
+    parts = [line.saved for line in lines]
+    keeps_image = False
+    for node, line in zip(plan.nodes, lines, strict=True):
+        if node.gates:
+            parts += [line_memory(node.gates, node.out_shape).saved, n_gates(node)]
+        if not node.sources:
+            keeps_image = keeps_image or line.saves_input
+        elif node.aggregation is None:
+            keeps_output[node.sources[0]] |= line.saves_input
+        else:
+            footprint = _footprint(node.aggregation, len(node.sources))
+            parts.append(node.in_shape.size * (footprint.saved + line.saves_input))
+            for position, source in enumerate(node.sources if footprint.saves_sources else ()):
+                keeps_output[source] |= not node.slots or node.slots[position] is not None
+    parts += [node.out_shape.size for node, keeps in zip(plan.nodes, keeps_output, strict=True) if keeps]
+    return total([*parts, plan.image.size if keeps_image else 0])  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=4096)
+def _footprint(ref: Ref, n: int) -> Footprint:
+    return rule_of(ref).footprint(n)
+
+
+def n_gates(node: NodePlan) -> int:
+    """Return how many gates a node computes."""
+    return next((op.out_features for op in reversed(node.gates) if isinstance(op, Linear)), 0)
+
+
+def _last_readers(plan: NetworkPlan) -> list[int]:
+    last = [-1] * len(plan.nodes)
+    for index, node in enumerate(plan.nodes):
+        for source in node.sources:
+            last[source] = index
+    return last

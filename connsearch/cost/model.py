@@ -1,0 +1,124 @@
+"""Cost of a specification: of the whole, of each node and edge, and of a shape at any widths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import cached_property
+from math import lcm
+from typing import Any, cast
+
+from connsearch.cost.cost import Cost, NetworkCost
+from connsearch.cost.count import add_tallies, edge_tallies, network_tally, node_tallies
+from connsearch.cost.memory import inference_peaks, training_scalars
+from connsearch.cost.symbolic import Monomial, Poly, Values, width_symbols
+from connsearch.spec.network import NetworkSpec
+from connsearch.spec.resolve import NetworkPlan, resolve
+
+BYTES = 4  # of a float32
+
+
+def network_cost(spec: NetworkSpec) -> NetworkCost:
+    """Return the exact cost of a network, for one image and one forward pass.
+
+    Raises:
+        SpecError: if the specification describes no network.
+    """
+    plan = resolve(spec)
+    return NetworkCost.of(
+        Cost(*network_tally(plan)),
+        inference_bytes=BYTES * max(inference_peaks(plan)),
+        training_bytes=BYTES * training_scalars(plan),
+        **_sizes(plan),
+    )
+
+
+def _sizes(plan: NetworkPlan) -> dict[str, int]:
+    units = sum(node.node.kind == "unit" for node in plan.nodes)
+    return {"n_layers": units, "n_edges": plan.graph.n_edges}
+
+
+def node_costs(spec: NetworkSpec) -> dict[str, Cost]:
+    """Return what each node owns by name, the edges into it apart; nodes and edges add up to the network."""
+    return {plan.node.name: Cost(*add_tallies(node_tallies(plan))) for plan in resolve(spec).nodes}
+
+
+def edge_costs(spec: NetworkSpec) -> dict[tuple[str, str], Cost]:
+    """Return what each edge owns, by the names of its source and its target."""
+    plans = resolve(spec).nodes
+    return {
+        (plans[source].node.name, plan.node.name): Cost(*tally)
+        for plan in plans
+        for source, tally in zip(plan.sources, edge_tallies(plan), strict=True)
+    }
+
+
+class CostModel:
+    """The cost of one shape (topologies, aggregations, depths) as a function of its widths.
+
+    Args:
+        spec: Gives the shape; its own widths do not matter.
+
+    Raises:
+        SpecError: if the specification describes no network.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        symbols: Any = width_symbols(len(spec.blocks))
+        self._plan = resolve(spec, symbols)
+        tally = network_tally(self._plan)
+        self._fields = [_compile(number) for number in tally]
+        self._macs = _compile(tally.conv_macs + tally.linear_macs + tally.aggregation_macs)
+        self._params = self._fields[0]
+
+    def macs(self, widths: Sequence[int]) -> int:
+        """Return the multiply-accumulates of one image at these widths."""
+        return _evaluate(self._macs, Values(widths))
+
+    def params(self, widths: Sequence[int]) -> int:
+        """Return the trainable scalars at these widths."""
+        return _evaluate(self._params, Values(widths))
+
+    def cost(self, widths: Sequence[int]) -> NetworkCost:
+        """Return the whole cost at these widths, as `network_cost` would."""
+        values = Values(widths)
+        return NetworkCost.of(
+            Cost(*(_evaluate(field, values) for field in self._fields)),
+            inference_bytes=BYTES * max(_evaluate(moment, values) for moment in self._moments),
+            training_bytes=BYTES * _evaluate(self._training, values),
+            **self._sizes,
+        )
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        return _sizes(self._plan)
+
+    @cached_property
+    def _training(self) -> _Compiled:
+        return _compile(training_scalars(self._plan))
+
+    @cached_property
+    def _moments(self) -> list[_Compiled]:
+        return [_compile(moment) for moment in inference_peaks(self._plan)]
+
+
+_Compiled = tuple[list[tuple[int, int, int]], list[tuple[int, int]], int, int]  # squares, lines, constant, divisor
+
+
+def _compile(number: Any) -> _Compiled:
+    """Return a polynomial of degree 2 as plain lists: (n, i, j), (n, i), constant, common divisor."""
+    terms = number.terms if isinstance(number, Poly) else {(): number}
+    divisor = lcm(*(Fraction(n).denominator for n in terms.values()))
+    scaled: dict[Monomial, int] = {m: int(n * divisor) for m, n in terms.items() if n}
+    squares = [(n, *m) for m, n in scaled.items() if len(m) == 2]
+    lines = [(n, *m) for m, n in scaled.items() if len(m) == 1]
+    return cast(_Compiled, (squares, lines, scaled.get((), 0), divisor))
+
+
+def _evaluate(compiled: _Compiled, values: Values) -> int:
+    squares, lines, total, divisor = compiled
+    for n, i, j in squares:
+        total += n * values[i] * values[j]
+    for n, i in lines:
+        total += n * values[i]
+    return total // divisor

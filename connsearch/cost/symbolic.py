@@ -1,0 +1,115 @@
+"""Polynomials with exact coefficients, standing in for channels: the cost of a shape at any width.
+
+Counting adds and multiplies channels only, so counting once with symbols for the widths gives cost as
+a polynomial of degree 2. Rounding down (a transition's compression) makes a further symbol, whose value
+follows from the others.
+
+A symbol is an integer: i >= 0 is the width of block i, i < 0 is the rounding `_FLOORS[-i - 1]`. Equal
+roundings share a symbol, in all computations of the process, so that whatever was counted for one
+network is found again for the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+Monomial = tuple[int, ...]  # ascending symbols; () is the constant
+Number = int | Fraction
+
+_FLOORS: list[tuple[Poly, Fraction]] = []
+_FLOOR_SYMBOLS: dict[tuple[Poly, Fraction], int] = {}
+
+
+class Poly:
+    """A polynomial in symbols. Immutable, hashable; `+`, `*` and exact division by an integer."""
+
+    __slots__ = ("_hash", "terms")
+
+    def __init__(self, terms: dict[Monomial, Number]) -> None:
+        self.terms = terms
+        self._hash: int | None = None
+
+    def __add__(self, other: Poly | int) -> Poly:
+        terms = dict(self.terms)
+        for monomial, number in _terms(other):
+            terms[monomial] = terms.get(monomial, 0) + number
+        return Poly(terms)
+
+    __radd__ = __add__
+
+    def __mul__(self, other: Poly | int) -> Poly:
+        if isinstance(other, int):
+            return Poly({m: n * other for m, n in self.terms.items()})
+        terms: dict[Monomial, Number] = {}
+        for m1, n1 in self.terms.items():
+            for m2, n2 in other.terms.items():
+                monomial = tuple(sorted(m1 + m2))
+                terms[monomial] = terms.get(monomial, 0) + n1 * n2
+        return Poly(terms)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, divisor: int) -> Poly:
+        """Divide exactly: whoever divides channels into groups has checked that they divide."""
+        if divisor == 1:
+            return self
+        return Poly({m: Fraction(n) / divisor for m, n in self.terms.items()})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Poly) and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(frozenset(self.terms.items()))
+        return self._hash
+
+    def floor_times(self, ratio: Fraction) -> Poly:
+        """Return the symbol of max(1, floor(ratio * self))."""
+        key = (self, ratio)
+        if key not in _FLOOR_SYMBOLS:
+            _FLOORS.append(key)
+            _FLOOR_SYMBOLS[key] = -len(_FLOORS)
+        return Poly({(_FLOOR_SYMBOLS[key],): 1})
+
+    def __repr__(self) -> str:
+        words = ["*".join([str(n), *(f"w{i}" for i in m)]) for m, n in sorted(self.terms.items())]
+        return " + ".join(words) or "0"
+
+
+def width_symbols(n_blocks: int) -> tuple[Poly, ...]:
+    """Return the symbols of the widths of blocks 0 .. n_blocks - 1."""
+    return tuple(Poly({(i,): 1}) for i in range(n_blocks))
+
+
+class Values(dict[int, int]):
+    """Values of symbols for given widths; a rounding is worked out when it is first asked for."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__(enumerate(widths))
+
+    def __missing__(self, symbol: int) -> int:
+        poly, ratio = _FLOORS[-symbol - 1]
+        value = sum((n * math.prod(self[i] for i in m) for m, n in poly.terms.items()), start=Fraction(0))
+        self[symbol] = max(1, math.floor(ratio * value))
+        return self[symbol]
+
+
+def total(values: Iterable[Any]) -> Any:
+    """Return the sum of integers and polynomials."""
+    numbers = [value for value in values if value]
+    if set(map(type, numbers)) <= {int}:
+        return sum(numbers)
+    terms: dict[Monomial, Number] = {}
+    for value in numbers:
+        for monomial, number in _terms(value):
+            terms[monomial] = terms.get(monomial, 0) + number
+    return Poly(terms)
+
+
+def _terms(value: Poly | int) -> Iterable[tuple[Monomial, Number]]:
+    if isinstance(value, Poly):
+        return value.terms.items()
+    return (((), value),) if value else ()

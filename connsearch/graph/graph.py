@@ -1,0 +1,327 @@
+"""ConnectivityGraph: a whole network as a directed acyclic graph of stem, units, transitions, carries, heads.
+
+The value is a tuple of nodes in topological order and, per node, the ascending indices of the nodes it
+reads; it checks itself once and never changes. `to_networkx` gives a `networkx.DiGraph`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Literal, get_args
+
+from connsearch.errors import SpecError, did_you_mean
+from connsearch.graph import metrics
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+NodeKind = Literal["stem", "unit", "transition", "carry", "head"]
+EdgeKind = Literal["chain", "skip", "resolution", "output"]
+NODE_KINDS: tuple[str, ...] = get_args(NodeKind)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of a network.
+
+    Attributes:
+        name: Unique; words joined by dots. Prefix of the node's state-dict keys.
+        kind: `stem` reads the input; `unit` computes a layer; `transition` opens a block at the next
+            resolution; `carry` takes one feature to the next resolution unchanged in role; `head`
+            predicts.
+        block: The block it belongs to, from 1. A transition and a carry belong to the block they lead to.
+        scale: Number of halvings of resolution since the stem's output.
+        path: Which of several parallel paths it lies on, from 0.
+    """
+
+    name: str
+    kind: NodeKind = "unit"
+    block: int = 1
+    scale: int = 0
+    path: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in NODE_KINDS:
+            raise SpecError(f"node {self.name!r}: unknown kind {self.kind!r}. {did_you_mean(self.kind, NODE_KINDS)}")
+        if self.block < 1 or self.scale < 0 or self.path < 0:
+            raise SpecError(f"node {self.name!r}: need block >= 1, scale >= 0 and path >= 0, got {self}")
+
+
+@dataclass(frozen=True)
+class ConnectivityGraph:
+    """An immutable, hashable connectivity graph.
+
+    A graph without heads is a fragment, as one block is: its one sink is its output.
+
+    Attributes:
+        nodes: All nodes in topological order.
+        sources: For each node, the ascending indices of the nodes it reads.
+
+    Raises:
+        SpecError: if a name repeats, an edge repeats or points forward, a node cannot be reached from a
+            stem, or no output needs it.
+    """
+
+    nodes: tuple[Node, ...]
+    sources: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.nodes or len(self.nodes) != len(self.sources):
+            raise SpecError(f"a graph needs nodes and sources of each, got {len(self.nodes)}, {len(self.sources)}")
+        _check_names([node.name for node in self.nodes])
+        for index, (node, sources) in enumerate(zip(self.nodes, self.sources, strict=True)):
+            if (node.kind == "stem") is bool(sources) or not _ascend(sources, index):
+                raise SpecError(_wrong_sources(index, node, sources, self.nodes))
+        self._check_needed()
+
+    def _check_needed(self) -> None:
+        read = set().union(*self.sources)
+        kinds = [node.kind for node in self.nodes]
+        outputs = {i for i, kind in enumerate(kinds) if kind == "head"} or {len(kinds) - 1}
+        for index in outputs & read:
+            raise SpecError(f"{self.nodes[index].name!r} is a head, but {self._a_reader(index)!r} reads it")
+        for index in sorted(set(range(len(kinds))) - outputs - read):
+            raise SpecError(f"no output needs node {self.nodes[index].name!r}: connect it or remove it")
+
+    def _a_reader(self, index: int) -> str:
+        return next(self.nodes[j].name for j, sources in enumerate(self.sources) if index in sources)
+
+    # ---- construction ------------------------------------------------------------------------------
+
+    @classmethod
+    def from_topology(cls, topology: object, n_layers: int, *, head: bool = False) -> ConnectivityGraph:
+        """Return one block: the block input as `stem`, then `n_layers` units wired by a topology.
+
+        Args:
+            topology: A registered name, a label such as "sparse(base=3)", or a table.
+            n_layers: Number of units, at least 1.
+            head: Add a head that reads what one more layer would.
+
+        >>> graph = ConnectivityGraph.from_topology("log_dense", n_layers=12)
+        >>> graph.n_edges, graph.max_backprop_distance()
+        (37, 3)
+        """
+        from connsearch.graph.build import block_graph
+
+        return block_graph(topology, n_layers, head=head)
+
+    @classmethod
+    def from_edges(cls, edges: Iterable[tuple[object, object]]) -> ConnectivityGraph:
+        """Return the graph of `(source, target)` pairs; kinds are inferred as in `from_networkx`.
+
+        Raises:
+            SpecError: if a pair repeats, or as `from_networkx`.
+        """
+        from connsearch.graph.convert import from_edges
+
+        return from_edges(edges)
+
+    @classmethod
+    def from_networkx(cls, graph: nx.DiGraph) -> ConnectivityGraph:
+        """Return the value of a user's own directed graph; node names become strings.
+
+        Node attributes `kind`, `block`, `scale`, `path` are optional. Without kinds, the one node
+        without predecessors is the stem, the one without successors the head, all others are units.
+
+        Raises:
+            SpecError: if the graph has a cycle, parallel edges, an unknown attribute, or is not a
+                network (see the class).
+        """
+        from connsearch.graph.convert import from_networkx
+
+        return from_networkx(graph)
+
+    @classmethod
+    def from_json(cls, text: str) -> ConnectivityGraph:
+        """Read networkx node-link JSON, as `to_json` writes it."""
+        from connsearch.graph.convert import from_json
+
+        return from_json(text)
+
+    @classmethod
+    def from_graphml(cls, text: str) -> ConnectivityGraph:
+        """Read GraphML, as `to_graphml` and many graph editors write it."""
+        from connsearch.graph.convert import from_graphml
+
+        return from_graphml(text)
+
+    def to_networkx(self) -> nx.DiGraph:
+        """Return a fresh `networkx.DiGraph`: node attributes `kind, block, scale, path`, edge attribute `kind`."""
+        from connsearch.graph.convert import to_networkx
+
+        return to_networkx(self)
+
+    def to_json(self) -> str:
+        """Return networkx node-link JSON."""
+        from connsearch.graph.convert import to_json
+
+        return to_json(self)
+
+    def to_graphml(self) -> str:
+        """Return GraphML."""
+        from connsearch.graph.convert import to_graphml
+
+        return to_graphml(self)
+
+    # ---- reading -----------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    @property
+    def n_edges(self) -> int:
+        """Number of connections."""
+        return sum(map(len, self.sources))
+
+    def edges(self) -> Iterator[tuple[int, int]]:
+        """Yield `(source, target)` index pairs, by target, then by source."""
+        for target, sources in enumerate(self.sources):
+            for source in sources:
+                yield source, target
+
+    def index(self, name: str) -> int:
+        """Return the position of a node.
+
+        Raises:
+            SpecError: if there is no such node.
+        """
+        try:
+            return self._index[name]
+        except KeyError:
+            raise SpecError(f"no node {name!r}. {did_you_mean(name, self._index)}") from None
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {node.name: i for i, node in enumerate(self.nodes)}
+
+    @cached_property
+    def readers(self) -> tuple[tuple[int, ...], ...]:
+        """For each node, the ascending indices of the nodes that read it."""
+        found: list[list[int]] = [[] for _ in self.nodes]
+        for source, target in self.edges():
+            found[source].append(target)
+        return tuple(map(tuple, found))
+
+    def in_degrees(self) -> dict[str, int]:
+        """Return how many nodes each node reads."""
+        return {node.name: len(s) for node, s in zip(self.nodes, self.sources, strict=True)}
+
+    def edge_kind(self, source: int, target: int) -> EdgeKind:
+        """Return what an edge is for.
+
+        `output`: into a head. `resolution`: into a transition or a carry. Otherwise `chain` from the
+        latest node a unit reads, when that is the latest of its block and path so far, and `skip` from
+        any older one.
+        """
+        reader = self.nodes[target]
+        if reader.kind == "head":
+            return "output"
+        if reader.kind in ("transition", "carry"):
+            return "resolution"
+        return "chain" if source == self._previous[target] else "skip"
+
+    @cached_property
+    def _previous(self) -> tuple[int, ...]:
+        """For each node, the latest earlier node of its block and path that is no carry; -1 if none."""
+        latest: dict[tuple[int, int], int] = {}
+        found = []
+        for index, node in enumerate(self.nodes):
+            found.append(latest.get((node.block, node.path), -1))
+            if node.kind != "carry":
+                latest[node.block, node.path] = index
+        return tuple(found)
+
+    # ---- metrics -----------------------------------------------------------------------------------
+
+    def max_backprop_distance(self) -> int:
+        """Return the greatest, over pairs (node, ancestor), of the fewest connections between them.
+
+        Source: Log-DenseNet, arXiv 1711.00002, section 3.
+        """
+        return max(self._distances, default=0)
+
+    def mean_backprop_distance(self) -> float:
+        """Return the mean, over pairs (node, ancestor), of the fewest connections between them."""
+        n_pairs = sum(self._distances.values())
+        return sum(d * n for d, n in self._distances.items()) / n_pairs if n_pairs else 0.0
+
+    @cached_property
+    def _distances(self) -> dict[int, int]:
+        return metrics.distance_histogram(self.sources)
+
+    def canonical_hash(self, labels: Sequence[object] | None = None) -> str:
+        """Return 64 hexadecimal digits that are equal for the same network written twice.
+
+        Names and the order of nodes do not matter; kinds, blocks, scales and edges do.
+
+        Args:
+            labels: One per node, what else must agree; by default kind, block and scale.
+        """
+        labels = labels or [(node.kind, node.block, node.scale) for node in self.nodes]
+        below = _signatures(range(len(self)), self.sources, [repr(label) for label in labels])
+        above = _signatures(reversed(range(len(self))), self.readers, below)
+        return _digest(sorted(above))
+
+    def __repr__(self) -> str:
+        return f"ConnectivityGraph({len(self)} nodes, {self.n_edges} edges)"
+
+    def __str__(self) -> str:
+        """Return a line per node, what it reads by name."""
+        width = max(len(node.name) for node in self.nodes)
+        lines = [
+            f"{node.name:<{width}}  {node.kind:<10}  {', '.join(self.nodes[s].name for s in sources) or 'input'}"
+            for node, sources in zip(self.nodes, self.sources, strict=True)
+        ]
+        return "\n".join([repr(self), *lines])
+
+
+def _check_names(names: list[str]) -> None:
+    known = set(names)
+    if len(known) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SpecError(f"two nodes are named {twice!r}: names must differ")
+    for name in names:
+        for outer in _outer_names(name):
+            if outer in known:
+                raise SpecError(f"node {name!r} would lie inside node {outer!r}: rename one")
+
+
+@lru_cache(maxsize=16384)
+def _outer_names(name: str) -> tuple[str, ...]:
+    """Return `a`, `a.b` for `a.b.c`."""
+    parts = name.split(".")
+    if not all(parts):
+        raise SpecError(f"node name {name!r}: must be words joined by single dots")
+    return tuple(".".join(parts[:end]) for end in range(1, len(parts)))
+
+
+def _ascend(sources: tuple[int, ...], bound: int) -> bool:
+    return not sources or (
+        sources[0] >= 0 and sources[-1] < bound and list(sources) == sorted(set(sources))
+    )
+
+
+def _wrong_sources(index: int, node: Node, sources: tuple[int, ...], nodes: tuple[Node, ...]) -> str:
+    if not sources:
+        return f"node {node.name!r} is unreachable: it reads nothing and is no stem"
+    if node.kind == "stem":
+        return f"node {node.name!r} is a stem, but reads {nodes[sources[0]].name!r}"
+    for before, source in zip((-1, *sources), sources, strict=False):
+        if source == before:
+            return f"node {node.name!r} reads {nodes[source].name!r} twice"
+    return f"node {node.name!r} reads {sources}: sources must ascend within 0..{index - 1}"
+
+
+def _signatures(order: Iterable[int], neighbours: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:
+    """Return per node a digest of its label and, recursively, of its neighbours' signatures."""
+    found = [""] * len(labels)
+    for index in order:
+        found[index] = _digest([labels[index], *sorted(found[n] for n in neighbours[index])])
+    return found
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,91 @@
+"""From operations to modules: one torch module for each primitive operation, named as `op_names` says."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from connsearch.errors import SpecError
+from connsearch.spec.ops import (
+    Act,
+    Chain,
+    Conv,
+    DepthwiseConv,
+    GlobalPool,
+    Linear,
+    Norm,
+    Op,
+    Pool,
+    Softmax,
+    op_names,
+)
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "leaky_relu": nn.LeakyReLU,
+    "mish": nn.Mish,
+}
+
+
+class SpatialMean(nn.Module):
+    """The mean over pixels: B C H W to B C."""
+
+    def forward(self, h_BCHW: Tensor) -> Tensor:
+        """Return B C."""
+        return h_BCHW.mean(dim=(2, 3))
+
+
+def build_chain(chain: Chain) -> nn.Sequential:
+    """Return the modules of a line of operations, initialised."""
+    modules = OrderedDict((name, build_op(op)) for name, op in zip(op_names(chain), chain, strict=True))
+    return nn.Sequential(modules)
+
+
+def build_op(op: Op) -> nn.Module:
+    """Return one operation as a module.
+
+    Raises:
+        SpecError: if there is no module for it.
+    """
+    if isinstance(op, Conv):
+        return _conv(op.in_channels, op.out_channels, op.kernel, op.stride, op.groups, bias=op.bias)
+    if isinstance(op, DepthwiseConv):
+        return _conv(op.channels, op.channels, op.kernel, op.stride, op.channels, bias=False)
+    if isinstance(op, Norm):
+        return _norm(op)
+    if isinstance(op, Act):
+        return _ACTIVATIONS[op.kind]()
+    if isinstance(op, Pool):
+        pool = nn.MaxPool2d if op.kind == "max" else nn.AvgPool2d
+        return pool(op.kernel, op.stride, op.padding)
+    if isinstance(op, GlobalPool):
+        return SpatialMean()
+    if isinstance(op, Linear):
+        linear = nn.Linear(op.in_features, op.out_features)
+        nn.init.zeros_(linear.bias)
+        return linear
+    if isinstance(op, Softmax):
+        return nn.Softmax(dim=1)
+    raise SpecError(f"no module builds the operation {op}")
+
+
+def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, groups: int, *, bias: bool) -> nn.Conv2d:
+    """Return a convolution, weights N(0, sqrt(2 / (k k out / groups))), bias 0."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=bias)
+    nn.init.normal_(conv.weight, std=math.sqrt(2 * groups / (kernel * kernel * out_channels)))
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _norm(op: Norm) -> nn.Module:
+    if op.kind == "batch":
+        return nn.BatchNorm2d(op.channels)
+    if op.kind in ("layer", "instance"):
+        return nn.GroupNorm(1 if op.kind == "layer" else op.channels, op.channels)
+    raise SpecError(f"no module builds the norm {op.kind!r}")

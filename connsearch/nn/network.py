@@ -1,0 +1,146 @@
+"""Network: the definition. It executes the plan node by node, in plain PyTorch.
+
+Keys of the state dict are `<node>.<operation>.<tensor>`, such as `block1.layer2.conv1.weight`;
+an aggregation's are `<node>.aggregation.<tensor>`, a source's gates `<node>.gates.<operation>.<tensor>`.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from connsearch.errors import SpecError
+from connsearch.nn.aggregations import build_aggregation
+from connsearch.nn.chain import build_chain
+from connsearch.spec.network import NetworkSpec
+from connsearch.spec.ops import Shape
+from connsearch.spec.resolve import NodePlan, resolve
+
+
+class NodeModule(nn.Module):
+    """One node: its aggregation (if it reads several sources), its operations, its gates (if it has any).
+
+    The operations are children of the node itself, so that their keys are short.
+    """
+
+    def __init__(self, plan: NodePlan) -> None:
+        super().__init__()
+        ref = plan.aggregation
+        self.aggregation = build_aggregation(ref, plan.source_channels) if ref is not None else None
+        line = build_chain(plan.chain)
+        self.line = [name for name, _ in line.named_children()]
+        for name, operation in line.named_children():
+            self.add_module(name, operation)
+        self.gates = build_chain(plan.gates) if plan.gates else None
+
+
+class Network(nn.Module):
+    """The network of a specification: images B C H W in, logits B K out.
+
+    Args:
+        spec: What to build. Weights are initialised from torch's global random state.
+
+    Raises:
+        SpecError: if the specification describes no network.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self._spec = spec
+        self._plan = resolve(spec)
+        self._releases = _releases(self._plan.nodes)
+        for plan in self._plan.nodes:
+            self._place(plan.node.name, NodeModule(plan))
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The specification that this network was built from."""
+        return self._spec
+
+    def _place(self, name: str, module: NodeModule) -> None:
+        """Add a node's module at `a.b.c`, making the containers between."""
+        parent: nn.Module = self
+        *outer, last = name.split(".")
+        try:
+            for part in outer:
+                if part not in parent._modules:
+                    parent.add_module(part, nn.Module())
+                parent = cast(nn.Module, parent._modules[part])
+            parent.add_module(last, module)
+        except KeyError:
+            raise SpecError(f"node name {name!r} clashes with an attribute of torch modules: rename it") from None
+
+    def node(self, name: str) -> NodeModule:
+        """Return the module of a node.
+
+        Raises:
+            SpecError: if there is no such node.
+        """
+        self._plan.graph.index(name)
+        return cast(NodeModule, self.get_submodule(name))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits.
+
+        Raises:
+            SpecError: if the images are not of the shape that the specification names.
+        """
+        self._check(images)
+        outputs: dict[int, Tensor] = {}  # what a later node reads
+        gates: dict[int, Tensor] = {}
+        h = images
+        for index, plan in enumerate(self._plan.nodes):
+            module = self.node(plan.node.name)
+            h = self._join(index, module, outputs, gates) if plan.sources else images
+            for name in module.line:
+                h = module._modules[name](h)  # type: ignore[misc]  # children are modules
+            outputs[index] = h
+            if module.gates is not None:
+                gates[index] = _run(module.gates, h)
+        return h
+
+    def _join(
+        self, index: int, module: NodeModule, outputs: dict[int, Tensor], gates: dict[int, Tensor]
+    ) -> Tensor:
+        """Aggregate the sources of a node, then release what no later node reads."""
+        plan = self._plan.nodes[index]
+        sources = [outputs[source] for source in plan.sources]
+        if module.aggregation is None:
+            joined = sources[0]
+        elif plan.slots:
+            joined = module.aggregation(sources, _slices(plan, gates))
+        else:
+            joined = module.aggregation(sources)
+        for source in self._releases[index]:
+            del outputs[source]
+            gates.pop(source, None)
+        return cast(Tensor, joined)
+
+    def _check(self, images: Tensor) -> None:
+        expected: Shape = self._plan.image
+        if images.dim() != 4 or tuple(images.shape[1:]) != tuple(expected):
+            raise SpecError(
+                f"images must be B x {' x '.join(map(str, expected))}, got {' x '.join(map(str, images.shape))}: "
+                "change the images or the network's input"
+            )
+
+
+def _run(line: nn.Sequential, h: Tensor) -> Tensor:
+    for operation in line:
+        h = operation(h)
+    return h
+
+
+def _slices(plan: NodePlan, gates: dict[int, Tensor]) -> list[Tensor | None]:
+    """Return each source's gate for this reader, B 1 1 1."""
+    return [
+        None if slot is None else gates[source][:, slot, None, None, None]
+        for source, slot in zip(plan.sources, plan.slots, strict=True)
+    ]
+
+
+def _releases(plans: tuple[NodePlan, ...]) -> list[list[int]]:
+    """Return, for each node, the sources that it is the last to read."""
+    last = {source: index for index, plan in enumerate(plans) for source in plan.sources}
+    return [[source for source, reader in last.items() if reader == index] for index in range(len(plans))]

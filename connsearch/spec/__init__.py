@@ -1,0 +1,27 @@
+"""Specifications: networks as data, and the plan that follows from one."""
+
+from connsearch.spec.aggregations import (
+    AGGREGATIONS,
+    Aggregation,
+    list_aggregations,
+    register_aggregation,
+)
+from connsearch.spec.chains import UNITS, list_units, register_unit
+from connsearch.spec.network import BlockConfig, InputConfig, NetworkSpec
+from connsearch.spec.resolve import NetworkPlan, NodePlan, resolve
+
+__all__ = [
+    "AGGREGATIONS",
+    "UNITS",
+    "Aggregation",
+    "BlockConfig",
+    "InputConfig",
+    "NetworkPlan",
+    "NetworkSpec",
+    "NodePlan",
+    "list_aggregations",
+    "list_units",
+    "register_aggregation",
+    "register_unit",
+    "resolve",
+]

@@ -1,0 +1,231 @@
+"""NetworkSpec: a whole network as a frozen value that files hold and hashes compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+
+from connsearch.config import Config
+from connsearch.errors import SpecError
+from connsearch.graph import TOPOLOGIES, ConnectivityGraph, Node
+from connsearch.graph.build import graph_across_blocks, graph_of_blocks
+from connsearch.registry import Ref, ref_field
+from connsearch.spec.aggregations import AGGREGATIONS
+from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS
+
+TopologyRef = ref_field(TOPOLOGIES)
+AggregationRef = ref_field(AGGREGATIONS)
+UnitRef = ref_field(UNITS)
+
+
+class InputConfig(Config):
+    """The shape of one image."""
+
+    channels: int = Field(3, ge=1)
+    height: int = Field(32, ge=1)
+    width: int = Field(32, ge=1)
+
+
+class BlockConfig(Config):
+    """Layers at one resolution.
+
+    Attributes:
+        topology: Which earlier outputs each layer reads.
+        aggregation: How they become its input; also how the next transition or the head reads the block.
+        unit: What a layer computes.
+        n_layers: Number of units; 0 only when the network's graph is given.
+        width: Width that the unit is asked for (its growth rate, where it feeds a concat).
+        entry_unit: Whether the first unit is the block's node 0, reading the stem or the transition alone.
+    """
+
+    topology: TopologyRef = Ref("chain")
+    aggregation: AggregationRef = Ref("sum")
+    unit: UnitRef = Ref("basic")
+    n_layers: int = Field(0, ge=0)
+    width: int = Field(16, ge=1)
+    entry_unit: bool = False
+
+
+def _read_graph(data: object) -> ConnectivityGraph | None:
+    if data is None or isinstance(data, ConnectivityGraph):
+        return data
+    if not isinstance(data, Mapping) or set(data) != {"nodes", "edges"}:
+        raise SpecError(f"a graph is a table with nodes and edges, got {data!r}")
+    try:
+        import networkx as nx
+
+        graph: nx.DiGraph = nx.DiGraph()
+        for node in data["nodes"]:
+            table = {"name": node} if isinstance(node, str) else dict(node)
+            graph.add_node(table.pop("name"), **table)
+        for source, target in data["edges"]:
+            if source not in graph or target not in graph:
+                raise SpecError(f"edge ({source!r}, {target!r}) joins a node that is not listed")
+            graph.add_edge(source, target)
+    except (TypeError, KeyError, ValueError) as error:
+        if isinstance(error, SpecError):
+            raise
+        raise SpecError(f"nodes are names or tables with a name, edges are pairs of names: {error}") from None
+    return ConnectivityGraph.from_networkx(graph)
+
+
+def _write_graph(graph: ConnectivityGraph | None) -> dict[str, Any] | None:
+    if graph is None:
+        return None
+    default = Node("")
+    nodes = [
+        {"name": node.name, "kind": node.kind}
+        | {k: getattr(node, k) for k in ("block", "scale", "path") if getattr(node, k) != getattr(default, k)}
+        for node in graph.nodes
+    ]
+    return {
+        "nodes": nodes,
+        "edges": [[graph.nodes[s].name, graph.nodes[t].name] for s, t in graph.edges()],
+    }
+
+
+GraphField = Annotated[
+    ConnectivityGraph | None,
+    PlainValidator(_read_graph),
+    PlainSerializer(_write_graph),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "required": ["nodes", "edges"],
+            "properties": {
+                "nodes": {"type": "array", "items": {"type": ["string", "object"]}},
+                "edges": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
+            },
+        }
+    ),
+]
+
+
+class NetworkSpec(Config):
+    """A network: input, stem, blocks of units, transitions between them, head.
+
+    Attributes:
+        name: For tables and files; no part of what the network is.
+        scope: `block`: each block's topology wires its own layers, a transition joins blocks. `global`:
+            one topology wires the layers of all blocks, and features are carried to later resolutions.
+        stem_ratio: Channels of the stem as a multiple of block 1's width; 0: what block 1's units give out.
+        compression: Channels of a transition or carry as a share of those it reads, rounded down; 0: what
+            the next block's units give out.
+        own_graph: A connectivity graph of one's own, in place of topologies and depths; its nodes'
+            `block` says which entry of `blocks` gives unit, width and aggregation.
+
+    Raises:
+        SpecError: if a value is wrong (the message names its place).
+    """
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    name: str = "network"
+    input: InputConfig = InputConfig()
+    n_classes: int = Field(10, ge=1)
+    scope: Literal["block", "global"] = "block"
+    stem: ref_field(STEMS) = Ref("conv")  # type: ignore[valid-type]  # a type made at run time
+    stem_ratio: int = Field(0, ge=0)
+    transition: ref_field(TRANSITIONS) = Ref("conv")  # type: ignore[valid-type]
+    carry: ref_field(TRANSITIONS) = Ref("pool")  # type: ignore[valid-type]
+    compression: float = Field(0.0, ge=0.0, le=1.0)
+    head: ref_field(HEADS) = Ref("pool")  # type: ignore[valid-type]
+    blocks: tuple[BlockConfig, ...]
+    own_graph: GraphField = Field(None, alias="graph")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.blocks:
+            raise SpecError("blocks: a network needs at least one block")
+        if self.own_graph is not None:
+            self._check_own_graph(self.own_graph)
+            return self
+        for number, block in enumerate(self.blocks):
+            if block.n_layers == 0:
+                raise SpecError(f"blocks[{number}].n_layers must be at least 1, unless the graph is given")
+        if self.scope == "global" and len({block.topology for block in self.blocks}) > 1:
+            raise SpecError("scope 'global' has one topology for all blocks: give each block the same")
+        if self.scope == "global" and any(block.entry_unit for block in self.blocks):
+            raise SpecError("entry_unit needs scope 'block'")
+        return self
+
+    def _check_own_graph(self, graph: ConnectivityGraph) -> None:
+        if self.scope == "global":
+            raise SpecError("scope 'global' makes the graph itself: leave out scope or graph")
+        for number, block in enumerate(self.blocks):
+            given = block.model_fields_set & {"topology", "n_layers", "entry_unit"}
+            if given:
+                raise SpecError(f"blocks[{number}].{min(given)} and graph exclude each other: leave one out")
+        for node in graph.nodes:
+            if node.block > len(self.blocks):
+                raise SpecError(f"graph: node {node.name!r} is in block {node.block} of {len(self.blocks)} blocks")
+        for kind in ("stem", "head"):
+            found = [node.name for node in graph.nodes if node.kind == kind]
+            if len(found) != 1:
+                raise SpecError(f"graph: a network needs one {kind}, got {', '.join(found) or 'none'}")
+
+    # ---- what it describes -----------------------------------------------------------------------
+
+    def graph(self) -> ConnectivityGraph:
+        """Return the connectivity graph of the whole network."""
+        if self.own_graph is not None:
+            return self.own_graph
+        if self.scope == "global":
+            return graph_across_blocks(self.blocks[0].topology, [block.n_layers for block in self.blocks])
+        return graph_of_blocks([(block.topology, block.n_layers, block.entry_unit) for block in self.blocks])
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The width of each block."""
+        return tuple(block.width for block in self.blocks)
+
+    def with_widths(self, widths: Sequence[int]) -> Self:
+        """Return the same network with another width for each block."""
+        return self._with_blocks("width", widths)
+
+    def with_depths(self, depths: Sequence[int]) -> Self:
+        """Return the same network with another number of layers in each block."""
+        return self._with_blocks("n_layers", depths)
+
+    def _with_blocks(self, field: str, values: Sequence[int]) -> Self:
+        if len(values) != len(self.blocks):
+            raise SpecError(f"{len(self.blocks)} blocks need as many values of {field}, got {list(values)}")
+        blocks = [
+            block.model_copy(update={field: value})
+            for block, value in zip(self.blocks, values, strict=True)
+        ]
+        return self.model_copy(update={"blocks": tuple(blocks)})
+
+    @classmethod
+    def from_graph(
+        cls,
+        graph: ConnectivityGraph,
+        *,
+        aggregation: object = "sum",
+        unit: object = "basic",
+        width: int = 16,
+        **settings: Any,
+    ) -> Self:
+        """Return a network over a graph of one's own, every block alike.
+
+        Args:
+            graph: Needs one stem and one head.
+            aggregation: A registered aggregation: a name, a label or a table.
+            unit: A registered unit, likewise.
+            width: Width of every block.
+            **settings: Other fields, such as `n_classes` and `input`.
+
+        Raises:
+            SpecError: if the graph is no whole network or a setting is wrong.
+        """
+        n_blocks = max(node.block for node in graph.nodes)
+        block = {"aggregation": aggregation, "unit": unit, "width": width}
+        return cls(graph=graph, blocks=(block,) * n_blocks, **settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data: the schema's version, then all that differs from its default."""
+        return {"schema": self.schema_version, **super().to_dict()}
+
+    def __str__(self) -> str:
+        return self.to_toml().rstrip()

@@ -1,0 +1,135 @@
+"""Primitive operations: what a stem, a unit, a transition or a head is a straight line of.
+
+Operations are plain values. Counting, building and compiling all read the same line, so what is
+counted is what is built. Shapes: C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+ACTIVATIONS = ("relu", "elu", "silu", "gelu", "leaky_relu", "mish")
+NORMS = ("batch", "layer", "instance", "none")
+
+
+class Conv(NamedTuple):
+    """A k x k convolution with padding k // 2."""
+
+    in_channels: int
+    out_channels: int
+    kernel: int = 3
+    stride: int = 1
+    groups: int = 1
+    bias: bool = False
+
+
+class DepthwiseConv(NamedTuple):
+    """A k x k convolution of each channel on its own, padding k // 2, no bias."""
+
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+
+
+class Norm(NamedTuple):
+    """A normalisation with a weight and a bias for each channel: batch, layer (over C H W) or instance."""
+
+    kind: str
+    channels: int
+
+
+class Act(NamedTuple):
+    """A pointwise activation function."""
+
+    kind: str
+
+
+class Pool(NamedTuple):
+    """An average or maximum over windows of k x k pixels."""
+
+    kind: str
+    kernel: int = 2
+    stride: int = 2
+    padding: int = 0
+
+
+class GlobalPool(NamedTuple):
+    """The mean over all pixels: C H W to C."""
+
+
+class Linear(NamedTuple):
+    """A matrix product with a bias."""
+
+    in_features: int
+    out_features: int
+
+
+class Softmax(NamedTuple):
+    """exp(x) / sum(exp(x)) over the features."""
+
+
+Op = Conv | DepthwiseConv | Norm | Act | Pool | GlobalPool | Linear | Softmax
+Chain = tuple[Op, ...]
+
+
+class Shape(NamedTuple):
+    """The shape of one image's feature; a vector of features has height = width = 1."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def size(self) -> int:
+        """Number of scalars."""
+        return self.channels * (self.height * self.width)
+
+
+def output_shape(op: Op, shape: Shape) -> Shape:
+    """Return the shape that an operation gives out; a height below 1 means the input is too small."""
+    if isinstance(op, Conv):
+        return Shape(op.out_channels, *_window(shape, op.kernel, op.stride, op.kernel // 2))
+    if isinstance(op, DepthwiseConv):
+        return Shape(op.channels, *_window(shape, op.kernel, op.stride, op.kernel // 2))
+    if isinstance(op, Pool):
+        return Shape(shape.channels, *_window(shape, op.kernel, op.stride, op.padding))
+    if isinstance(op, GlobalPool):
+        return Shape(shape.channels, 1, 1)
+    if isinstance(op, Linear):
+        return Shape(op.out_features, 1, 1)
+    return shape
+
+
+def _window(shape: Shape, kernel: int, stride: int, padding: int) -> tuple[int, int]:
+    return (
+        (shape.height + 2 * padding - kernel) // stride + 1,
+        (shape.width + 2 * padding - kernel) // stride + 1,
+    )
+
+
+_WORDS: dict[type, str] = {
+    Conv: "conv",
+    DepthwiseConv: "conv",
+    Norm: "norm",
+    Act: "act",
+    Pool: "pool",
+    GlobalPool: "pool",
+    Linear: "linear",
+    Softmax: "softmax",
+}
+
+
+def op_names(chain: Chain) -> list[str]:
+    """Return a name for each operation, numbered within its sort: the keys of a state dict.
+
+    >>> op_names((Norm("batch", 4), Act("relu"), Conv(4, 8), Norm("batch", 8)))
+    ['norm1', 'act1', 'conv1', 'norm2']
+    """
+    seen: Counter[str] = Counter()
+    names = []
+    for op in chain:
+        word = _WORDS[type(op)]
+        seen[word] += 1
+        names.append(f"{word}{seen[word]}")
+    return names

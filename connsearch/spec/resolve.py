@@ -1,0 +1,204 @@
+"""From a specification to a plan: every node with its sources, shapes and operations.
+
+The plan is what cost counts and what a network executes. Channels are integers, or symbols when only
+the shape of a cost is asked (see `connsearch.cost.model`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from connsearch.errors import SpecError
+from connsearch.graph import ConnectivityGraph, Node
+from connsearch.registry import Ref, Registry
+from connsearch.spec.aggregations import Aggregation, aggregation_rule
+from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS, ChainRule, chain, unit_channels
+from connsearch.spec.network import NetworkSpec
+from connsearch.spec.ops import Chain, Shape, output_shape
+
+
+class NodePlan(NamedTuple):
+    """One node, ready to be counted or built.
+
+    Attributes:
+        node: The node of the graph.
+        sources: Indices of the nodes it reads, oldest first.
+        source_channels: Their channels.
+        aggregation: The reference of its aggregation; None with fewer than two sources.
+        slots: For a routed aggregation, per source: which output of the source's gates it uses, or None
+            where the source has no other routed reader. Empty otherwise.
+        in_shape: What the operations read: the aggregated input.
+        chain: The operations.
+        out_shape: What the node gives out.
+        gates: Operations from the node's output to its gates; empty if none.
+    """
+
+    node: Node
+    sources: tuple[int, ...]
+    source_channels: tuple[int, ...]
+    aggregation: Ref | None
+    slots: tuple[int | None, ...]
+    in_shape: Shape
+    chain: Chain
+    out_shape: Shape
+    gates: Chain
+
+
+class NetworkPlan(NamedTuple):
+    """All nodes of a network in topological order, and the graph they form."""
+
+    graph: ConnectivityGraph
+    image: Shape
+    nodes: tuple[NodePlan, ...]
+
+    def canonical_hash(self) -> str:
+        """Return hexadecimal digits that are equal for two spellings of one network."""
+        labels = [(n.node.kind, n.aggregation, n.in_shape, n.chain, n.gates) for n in self.nodes]
+        return self.graph.canonical_hash([*labels])
+
+
+rule_of = lru_cache(maxsize=1024)(aggregation_rule)
+
+
+def resolve(spec: NetworkSpec, widths: Sequence[int] | None = None) -> NetworkPlan:
+    """Return the plan of a network.
+
+    Args:
+        spec: The network.
+        widths: Used instead of the blocks' own widths.
+
+    Raises:
+        SpecError: naming the node, if an aggregation refuses its sources, channels do not divide into
+            groups, or the input is too small.
+    """
+    return _Resolver(spec, tuple(widths or spec.widths)).run()
+
+
+class _Resolver:
+    def __init__(self, spec: NetworkSpec, widths: tuple[int, ...]) -> None:
+        self.spec = spec
+        self.widths = widths
+        self.graph = spec.graph()
+        self.image = Shape(spec.input.channels, spec.input.height, spec.input.width)
+        self.block_out = [
+            unit_channels(block.unit, width) for block, width in zip(spec.blocks, widths, strict=True)
+        ]
+        self.rules = [rule_of(block.aggregation) for block in spec.blocks]
+        self.routed = self._routed_readers() if any(rule.routes for rule in self.rules) else {}
+        self.shapes: list[Shape] = []  # of the nodes' outputs so far
+        self.lines: dict[tuple[str, int, Shape], tuple[Chain, Shape]] = {}  # by kind, block and input
+
+    def run(self) -> NetworkPlan:
+        plans = []
+        for index, (node, sources) in enumerate(zip(self.graph.nodes, self.graph.sources, strict=True)):
+            try:
+                plan = self._plan(index, node, sources)
+            except SpecError as error:
+                raise SpecError(str(error), place=node.name) from None
+            plans.append(plan)
+            self.shapes.append(plan.out_shape)
+        return NetworkPlan(self.graph, self.image, tuple(plans))
+
+    def _plan(self, index: int, node: Node, sources: tuple[int, ...]) -> NodePlan:
+        shapes = [self.shapes[s] for s in sources] or [self.image]
+        in_shape, aggregation, slots = shapes[0], None, ()
+        n_equal = shapes.count(in_shape)
+        channels = (in_shape.channels,) * len(sources) if n_equal == len(shapes) else tuple(s[0] for s in shapes)
+        if len(sources) > 1:
+            reading = self._reading_block(node, sources)
+            aggregation, rule = self.spec.blocks[reading].aggregation, self.rules[reading]
+            if n_equal < len(shapes):
+                _check_sources(aggregation, rule, shapes, channels)
+            if not rule.equal_channels:
+                in_shape = Shape(rule.out_channels(channels), in_shape.height, in_shape.width)
+            if rule.routes:
+                slots = self._slots(index, sources)
+        ops, out_shape = self._line(node, in_shape)
+        gates = self._gates(index, out_shape) if index in self.routed else ()
+        return NodePlan(node, sources, channels, aggregation, slots, in_shape, ops, out_shape, gates)
+
+    def _reading_block(self, node: Node, sources: tuple[int, ...]) -> int:
+        """Return whose aggregation reads, counted from 0: a transition reads as the block it leaves."""
+        leaves = node.kind in ("transition", "carry")
+        return (self.graph.nodes[sources[-1]] if leaves else node).block - 1
+
+    def _line(self, node: Node, shape: Shape) -> tuple[Chain, Shape]:
+        """Return the operations of a node that reads `shape`, and the shape that it gives out."""
+        key = (node.kind, node.block, shape)
+        if key not in self.lines:
+            self.lines[key] = _line(*self._rule(node, shape.channels), shape)
+        return self.lines[key]
+
+    def _rule(self, node: Node, in_channels: int) -> tuple[Registry[ChainRule], Ref, int]:
+        """Return which registered line of operations a node is, and the width it is asked for."""
+        spec = self.spec
+        if node.kind == "unit":
+            return UNITS, spec.blocks[node.block - 1].unit, self.widths[node.block - 1]
+        if node.kind == "head":
+            return HEADS, spec.head, spec.n_classes
+        if node.kind == "stem":
+            width = self.widths[0] * spec.stem_ratio if spec.stem_ratio else self.block_out[0]
+            return STEMS, spec.stem, width
+        width = self.block_out[node.block - 1]
+        if spec.compression:
+            width = _floor_times(in_channels, spec.compression)
+        return TRANSITIONS, spec.carry if node.kind == "carry" else spec.transition, width
+
+    # ---- routing ---------------------------------------------------------------------------------
+
+    def _routed_readers(self) -> dict[int, list[int]]:
+        """Return, for each source of a routed aggregation, its routed readers in order."""
+        found: dict[int, list[int]] = {}
+        for index, (node, sources) in enumerate(zip(self.graph.nodes, self.graph.sources, strict=True)):
+            if len(sources) > 1 and self.rules[self._reading_block(node, sources)].routes:
+                for source in sources:
+                    found.setdefault(source, []).append(index)
+        return found
+
+    def _slots(self, index: int, sources: tuple[int, ...]) -> tuple[int | None, ...]:
+        readers = [self.routed[source] for source in sources]
+        return tuple(r.index(index) if len(r) > 1 else None for r in readers)
+
+    def _gates(self, index: int, shape: Shape) -> Chain:
+        readers = self.routed[index]
+        if len(readers) < 2:
+            return ()
+        first = readers[0]
+        rule = self.rules[self._reading_block(self.graph.nodes[first], self.graph.sources[first])]
+        return rule.gates(shape.channels, len(readers))
+
+
+def _check_sources(ref: Ref, rule: Aggregation, shapes: Sequence[Shape], channels: Sequence[int]) -> None:
+    """Refuse, here and only here, sources that an aggregation cannot take."""
+    if rule.equal_channels and len(set(channels)) > 1:
+        raise SpecError(
+            f"aggregation {ref.label!r} needs sources of equal channels, got "
+            f"{', '.join(map(str, channels))}: make them equal or use 'concat'"
+        )
+    for shape in shapes:
+        if shape[1] != shapes[0][1] or shape[2] != shapes[0][2]:
+            sizes = ", ".join(f"{s.height}x{s.width}" for s in shapes)
+            raise SpecError(f"its sources differ in resolution: {sizes}; carry them to one resolution first")
+
+
+@lru_cache(maxsize=65536)
+def _line(registry: Registry[ChainRule], ref: Ref, width: int, shape: Shape) -> tuple[Chain, Shape]:
+    """Return the operations of a node that reads `shape`, and the shape that it gives out."""
+    ops = chain(registry, ref, shape.channels, width)
+    after = shape
+    for op in ops:
+        after = output_shape(op, after)
+    if after.height < 1 or after.width < 1:
+        size = f"{shape.height}x{shape.width}"
+        raise SpecError(f"no pixel is left of {size}: use fewer blocks or a larger input")
+    return ops, after
+
+
+def _floor_times(channels: Any, ratio: float) -> Any:
+    """Return floor(ratio * channels), of an integer or of a symbol, at least 1; 0.3 means 3/10."""
+    exact = Fraction(str(ratio))
+    return max(1, math.floor(channels * exact)) if isinstance(channels, int) else channels.floor_times(exact)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+
+from connsearch.data import DATASETS, Dataset, Split, list_datasets, load_dataset, register_dataset
+from connsearch.errors import DataError, SpecError
+
+
+@pytest.fixture
+def scratch() -> Iterator[str]:
+    yield "scratch"
+    if "scratch" in DATASETS:
+        DATASETS.unregister("scratch")
+
+
+def tiny(**changes: Any) -> Dataset:
+    split = Split(torch.zeros(2, 1, 2, 2), torch.tensor([0, 1]))
+    return Dataset("tiny", ("a", "b"), split, split, split, **changes)
+
+
+def test_names_are_listed_and_checked_without_torch_or_sklearn() -> None:
+    code = (
+        "import sys, connsearch.data as data, connsearch.train as train\n"
+        "assert set(data.list_datasets()) == {'digits', 'synthetic'}\n"
+        "train.TrainConfig.from_dict({'dataset': 'synthetic(noise=2)'})\n"
+        "train.TrainConfig.model_json_schema()\n"
+        "assert 'Dataset' in dir(data) and 'train' in dir(train)\n"
+        "print(sorted({'torch', 'sklearn', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_importing_the_types_does_not_import_sklearn() -> None:
+    code = "import sys; from connsearch.data import Dataset; print('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+@pytest.mark.parametrize("name", ["connsearch.data", "connsearch.train"])
+def test_an_unknown_attribute_is_an_attribute_error(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nothing'"):
+        getattr(import_module(name), "nothing")  # noqa: B009
+
+
+@pytest.mark.parametrize("name", list_datasets())
+def test_every_built_in_loads_with_its_defaults_once(name: str) -> None:
+    dataset = load_dataset(name)
+    assert dataset.name == name
+    assert load_dataset(DATASETS.ref(name)) is dataset
+    scaled_NCHW = dataset.train.images
+    torch.testing.assert_close(scaled_NCHW.mean((0, 2, 3)), torch.zeros(dataset.channels), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        scaled_NCHW.std((0, 2, 3), correction=0), torch.ones(dataset.channels), atol=1e-5, rtol=0
+    )
+    for split in (dataset.train, dataset.val, dataset.test):
+        assert set(split.labels.tolist()) == set(range(dataset.n_classes))
+        assert split.images.is_contiguous()
+
+
+def test_spellings_of_one_data_set_are_one_object() -> None:
+    by_label = load_dataset("synthetic(n_train=8, noise=2.0)")
+    assert load_dataset(DATASETS.ref("synthetic", noise=2.0, n_train=8)) is by_label
+    assert load_dataset("synthetic(n_train=8)") is not by_label
+
+
+def test_a_typo_names_the_nearest() -> None:
+    with pytest.raises(SpecError, match=r"unknown dataset 'digit'\. Did you mean 'digits'\? Known: digits, "):
+        load_dataset("digit")
+    with pytest.raises(SpecError, match=r"dataset 'synthetic' has no parameter 'nois'\. Did you mean"):
+        load_dataset("synthetic(nois=1)")
+
+
+def test_a_name_registered_anew_is_loaded_anew(scratch: str) -> None:
+    register_dataset(scratch)(lambda: tiny())
+    first = load_dataset(scratch)
+    DATASETS.unregister(scratch)
+    register_dataset(scratch)(lambda: tiny())
+    assert load_dataset(scratch) is not first
+
+
+def test_parameters_reach_the_function(scratch: str) -> None:
+    seen = []
+
+    @register_dataset(scratch)
+    def load(*, size: int = 3, dark: bool = False) -> Dataset:
+        seen.append((size, dark))
+        return tiny()
+
+    load_dataset("scratch(dark=true)")
+    assert seen == [(3, True)]
+
+
+def test_a_function_that_returns_no_dataset_is_an_error(scratch: str) -> None:
+    register_dataset(scratch)(lambda: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(DataError, match="dataset 'scratch': its function returned None, not a Dataset"):
+        load_dataset(scratch)
