@@ -17,6 +17,12 @@ from pydantic_core import ErrorDetails
 
 from connsearch.errors import SpecError, did_you_mean
 
+_EXACT: dict[type, tuple[str, tuple[type, ...]]] = {
+    bool: ("true or false", (bool,)),
+    int: ("an integer", (int,)),
+    float: ("a number", (int, float)),
+}
+
 
 class Config(BaseModel):
     """Base of configuration values: frozen, hashable, unknown keys refused, no silent conversion."""
@@ -39,10 +45,11 @@ class Config(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_conversion(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse text, truth values and fractions where a number is expected."""
+        """Refuse text and truth values for numbers, fractions for integers, anything else for truth values."""
         kind = cls.model_fields[info.field_name or ""].annotation
-        if (kind is int and type(value) is not int) or (kind is float and type(value) not in (int, float)):
-            raise SpecError(f"must be {'an integer' if kind is int else 'a number'}, got {value!r}")
+        expected = _EXACT.get(kind) if isinstance(kind, type) else None
+        if expected and type(value) not in expected[1]:
+            raise SpecError(f"must be {expected[0]}, got {value!r}")
         return value
 
     @classmethod
@@ -71,6 +78,11 @@ class Config(BaseModel):
             SpecError: if the file cannot be read, is no TOML, or describes no valid value.
         """
         return cls.from_dict(read_toml(path), source=str(path))
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of the file format."""
+        return cls.model_json_schema(by_alias=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, values that equal their defaults left out."""

@@ -8,6 +8,7 @@ so that two spellings of the same choice are equal.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
@@ -170,6 +171,8 @@ def _typed(value: object, default: Scalar, place: str) -> Scalar:
         return float(value)
     if type(value) is not type(default):
         raise SpecError(f"{place} must be {type(default).__name__}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SpecError(f"{place} must be finite, got {value!r}")
     return value  # type: ignore[return-value]  # type(value) is a scalar type, mypy cannot see it
 
 

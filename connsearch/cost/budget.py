@@ -2,16 +2,17 @@
 
 The solver takes a shape (topologies, aggregations, depths, ratios of widths) and finds integer widths
 whose cost lies in [(1 - tolerance) budget, budget] and never above. Cost grows with every width, so the
-common scale is found by bisection; what rounding left over is filled block by block, then by a search
-of the neighbourhood, then at finer steps.
+real-valued widths that spend the whole budget are found by bisection of a common scale; integer widths
+are then searched nearest first, one block being refilled to what is left, at finer steps where coarse
+ones do not meet the tolerance.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import lcm
 
 from connsearch.cost.count import network_tally
@@ -23,6 +24,8 @@ from connsearch.spec.resolve import resolve
 
 WIDEST = 1 << 20
 MOST_TRIMS = 6  # depths tried for one network
+MOST_CANDIDATES = 32  # combinations of widths tried for one depth and step
+NEAR = 0.3  # how far, in the logarithm, a width may be from its ideal before finer steps are tried
 
 
 @dataclass(frozen=True)
@@ -162,98 +165,94 @@ def _impossible(spec: NetworkSpec, budget: Budget, widths: Sequence[int]) -> str
 
 
 class _Solver:
+    """Integer widths near the real-valued ones that would spend the whole budget at the asked ratios."""
+
     def __init__(
         self, model: CostModel, budget: Budget, ratios: Sequence[int], narrowest: Sequence[int]
     ) -> None:
         self.model = model
         self.budget = budget
-        self.ratios = [ratio / max(ratios) for ratio in ratios]
         self.narrowest = narrowest
+        self.ideal = self._ideal([ratio / max(ratios) for ratio in ratios])
+        self.refilled = self.ideal.index(max(self.ideal))  # the block whose steps are relatively finest
 
-    def use(self, widths: Sequence[int]) -> float:
+    def use(self, widths: Sequence[float]) -> float:
         macs = self.model.macs(widths) if self.budget.macs else 0
         params = self.model.params(widths) if self.budget.params else 0
         return self.budget.use(macs=macs, params=params)
 
-    def widths(self, quantum: int, groups: Sequence[int]) -> tuple[int, ...]:
-        """Return the best widths, at steps of the quantum or, where that is too coarse, finer ones."""
-        widths = tuple(self.narrowest)
-        while quantum >= 1 and self.use(widths) < 1 - self.budget.tolerance:
-            widths = self._solve(widths, [lcm(quantum, g) for g in groups])
-            quantum //= 2
-        return widths
+    def _ideal(self, ratios: Sequence[float]) -> list[float]:
+        """Return the real widths at the greatest common scale that fits, none below the narrowest."""
 
-    def _solve(self, start: tuple[int, ...], steps: Sequence[int]) -> tuple[int, ...]:
-        scaled = self._bisect(steps)
-        best = self._fill(max(start, scaled, key=self.use), steps)
-        for near in self._neighbours(best, steps):
-            if self.use(best) >= 1 - self.budget.tolerance:
-                break
-            best = max(best, near, key=self.use)
+        def at(scale: float) -> list[float]:
+            return [max(least, scale * ratio) for ratio, least in zip(ratios, self.narrowest, strict=True)]
+
+        low, high = 0.0, float(max(self.narrowest))
+        while high < WIDEST and self.use(at(high)) <= 1:
+            low, high = high, 2 * high
+        for _ in range(12):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.use(at(middle)) <= 1 else (low, middle)
+        return at(low)
+
+    def widths(self, quantum: int, groups: Sequence[int]) -> tuple[int, ...]:
+        """Return widths that meet the tolerance near the ideal, at the coarsest steps that allow it.
+
+        Where none do, those that meet it at the least distance; where none meet it, the dearest.
+        """
+        best, best_rank = tuple(self.narrowest), (False, self.use(self.narrowest))
+        while quantum >= 1:
+            for widths in self._candidates([lcm(quantum, g) for g in groups]):
+                use, distance = self.use(widths), self._distance(widths)
+                meets = use >= 1 - self.budget.tolerance
+                if meets and distance <= NEAR:
+                    return widths
+                best, best_rank = max(
+                    (best, best_rank), (widths, (meets, -distance if meets else use)), key=lambda b: b[1]
+                )
+            quantum //= 2
         return best
 
-    def _at(self, scale: float, steps: Sequence[int]) -> tuple[int, ...]:
-        parts = zip(self.ratios, self.narrowest, steps, strict=True)
-        return tuple(max(least, int(scale * ratio) // step * step) for ratio, least, step in parts)
+    def _distance(self, widths: Sequence[int]) -> float:
+        """Return the greatest relative distance of a width from its ideal."""
+        return max(abs(math.log(w / ideal)) for w, ideal in zip(widths, self.ideal, strict=True))
 
-    def _bisect(self, steps: Sequence[int]) -> tuple[int, ...]:
-        """Return the widths at the greatest common scale that fits, to a quarter of a channel."""
-        low, high = 0.0, float(max(self.narrowest))
-        while high < WIDEST and self.use(self._at(high, steps)) <= 1:
-            low, high = high, 2 * high
-        while high - low > 0.25:
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.use(self._at(middle, steps)) <= 1 else (low, middle)
-        return self._at(low, steps)
-
-    def _fill(self, widths: tuple[int, ...], steps: Sequence[int]) -> tuple[int, ...]:
-        """Widen one block at a time, whichever uses the most of what is left, while one fits."""
-        while True:
-            wider = [
-                (*widths[:b], (w // step + 1) * step, *widths[b + 1 :])
-                for b, (w, step) in enumerate(zip(widths, steps, strict=True))
-            ]
-            uses = [use if use <= 1 and max(w) <= WIDEST else -1.0 for w in wider for use in [self.use(w)]]
-            if max(uses) < 0:
-                return widths
-            widths = wider[uses.index(max(uses))]
-
-    def _neighbours(self, widths: tuple[int, ...], steps: Sequence[int]) -> Iterator[tuple[int, ...]]:
-        """Yield widths that fit, nearest first: some blocks moved by steps, the cheapest to widen refilled."""
-        cheapest = min(range(len(widths)), key=lambda b: self.use(_moved(widths, steps, {b: 1})))
-        others = [b for b in range(len(widths)) if b != cheapest]
-        for move in _moves(len(others)):
-            moved = _moved(widths, steps, dict(zip(others, move, strict=True)))
-            refilled = self._refill(moved, cheapest, steps[cheapest])
+    def _candidates(self, steps: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """Yield widths that fit, nearest first: blocks at multiples near their ideal, one of them refilled."""
+        n_varied = max(1, min(len(steps) - 1, 6))
+        reach = max(2, round(MOST_CANDIDATES ** (1 / n_varied)))
+        options = [
+            [0] if b == self.refilled else self._multiples(b, step, reach) for b, step in enumerate(steps)
+        ]
+        nearest = sorted(
+            itertools.islice(itertools.product(*options), 2 * MOST_CANDIDATES),
+            key=lambda widths: sum(abs(w - i) / i for w, i in zip(widths, self.ideal, strict=True) if w),
+        )
+        for widths in nearest:
+            refilled = self._refill(widths, steps[self.refilled])
             if refilled is not None:
                 yield refilled
 
-    def _refill(self, widths: tuple[int, ...], block: int, step: int) -> tuple[int, ...] | None:
-        """Return the widths with one block as wide as fits, or None if no width does."""
+    def _multiples(self, block: int, step: int, reach: int) -> list[int]:
+        """Return the multiples of a step, or the narrowest width, nearest to a block's ideal width."""
+        ideal, least = self.ideal[block], self.narrowest[block]
+        middle = round(ideal / step)
+        around = {max(least, (middle + k) * step) for k in range(-reach, reach + 1)}
+        return sorted(around, key=lambda w: abs(w - ideal))[:reach]
+
+    def _refill(self, widths: tuple[int, ...], step: int) -> tuple[int, ...] | None:
+        """Return the widths with the refilled block as wide as fits, or None if no width does."""
+        block, least = self.refilled, self.narrowest[self.refilled]
 
         def at(n: int) -> tuple[int, ...]:
-            return (*widths[:block], self.narrowest[block] + n * step, *widths[block + 1 :])
+            return (*widths[:block], max(least, n * step), *widths[block + 1 :])
 
-        if min(w - least for w, least in zip(widths, self.narrowest, strict=True)) < 0 or self.use(at(0)) > 1:
+        low, high = least // step, round(self.ideal[block] / step) + 1
+        if self.use(at(low)) > 1:
             return None
-        high = 1
-        while self.use(at(high)) <= 1 and high < WIDEST:
-            high *= 2
-        low = high // 2
+        while high * step < WIDEST and self.use(at(high)) <= 1:
+            low, high = high, 2 * high
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self.use(at(middle)) <= 1 else (low, middle)
         return at(low)
-
-
-def _moved(widths: Sequence[int], steps: Sequence[int], moves: Mapping[int, int]) -> tuple[int, ...]:
-    return tuple(w + moves.get(b, 0) * step for b, (w, step) in enumerate(zip(widths, steps, strict=True)))
-
-
-@lru_cache
-def _moves(n_blocks: int, at_most: int = 64) -> tuple[tuple[int, ...], ...]:
-    """Return the smallest vectors of steps, none of them zero."""
-    reach = range(-at_most // 2, at_most // 2 + 1) if n_blocks == 1 else range(-3, 4)
-    vectors = itertools.product(reach, repeat=min(n_blocks, 4))
-    ordered = sorted(vectors, key=lambda v: (sum(map(abs, v)), v))[1 : at_most + 1]
-    return tuple(v + (0,) * (n_blocks - len(v)) for v in ordered)

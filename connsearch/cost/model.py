@@ -71,11 +71,11 @@ class CostModel:
         self._macs = _compile(tally.conv_macs + tally.linear_macs + tally.aggregation_macs)
         self._params = self._fields[0]
 
-    def macs(self, widths: Sequence[int]) -> int:
+    def macs(self, widths: Sequence[float]) -> int:
         """Return the multiply-accumulates of one image at these widths."""
         return _evaluate(self._macs, Values(widths))
 
-    def params(self, widths: Sequence[int]) -> int:
+    def params(self, widths: Sequence[float]) -> int:
         """Return the trainable scalars at these widths."""
         return _evaluate(self._params, Values(widths))
 

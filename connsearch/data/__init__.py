@@ -6,9 +6,9 @@ tensors is imported when it is first asked for.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from connsearch._lazy import lazy
 from connsearch.data.registry import DATASETS, list_datasets, load_dataset, register_dataset
 
 if TYPE_CHECKING:
@@ -25,14 +25,6 @@ __all__ = [
     "register_dataset",
 ]
 
-_LAZY = {"Augment", "Dataset", "Split", "check_matches"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module("connsearch.data.dataset"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(
+    __name__, dict.fromkeys(["Augment", "Dataset", "Split", "check_matches"], "connsearch.data.dataset")
+)

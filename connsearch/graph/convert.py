@@ -109,7 +109,7 @@ def from_json(text: str) -> ConnectivityGraph:
     """
     try:
         graph = nx.node_link_graph(json.loads(text), edges="edges")
-    except (ValueError, KeyError, TypeError, nx.NetworkXError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, nx.NetworkXError) as error:
         raise SpecError(f"this is no node-link JSON: {error}") from None
     return from_networkx(graph)
 

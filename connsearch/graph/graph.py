@@ -6,14 +6,15 @@ reads; it checks itself once and never changes. `to_networkx` gives a `networkx.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal, get_args
 
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.graph import metrics
+from connsearch.graph.canonical import canonical_digest
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -261,9 +262,7 @@ class ConnectivityGraph:
             labels: One per node, what else must agree; by default kind, block and scale.
         """
         labels = labels or [(node.kind, node.block, node.scale) for node in self.nodes]
-        below = _signatures(range(len(self)), self.sources, [repr(label) for label in labels])
-        above = _signatures(reversed(range(len(self))), self.readers, below)
-        return _digest(sorted(above))
+        return canonical_digest([repr(label) for label in labels], self.sources, self.readers)
 
     def __repr__(self) -> str:
         return f"ConnectivityGraph({len(self)} nodes, {self.n_edges} edges)"
@@ -272,10 +271,18 @@ class ConnectivityGraph:
         """Return a line per node, what it reads by name."""
         width = max(len(node.name) for node in self.nodes)
         lines = [
-            f"{node.name:<{width}}  {node.kind:<10}  {', '.join(self.nodes[s].name for s in sources) or 'input'}"
+            f"{node.name:<{width}}  {node.kind:<10}  {self._reads(sources) or 'image'}"
             for node, sources in zip(self.nodes, self.sources, strict=True)
         ]
         return "\n".join([repr(self), *lines])
+
+    def _reads(self, sources: tuple[int, ...]) -> str:
+        """Return the names of sources, three and more in a row as `first .. last`."""
+        words: list[str] = []
+        for _, run in groupby(enumerate(sources), key=lambda item: item[1] - item[0]):
+            names = [self.nodes[source].name for _, source in run]
+            words += [f"{names[0]} .. {names[-1]}"] if len(names) > 2 else names
+        return ", ".join(words)
 
 
 def _check_names(names: list[str]) -> None:
@@ -313,15 +320,3 @@ def _wrong_sources(index: int, node: Node, sources: tuple[int, ...], nodes: tupl
         if source == before:
             return f"node {node.name!r} reads {nodes[source].name!r} twice"
     return f"node {node.name!r} reads {sources}: sources must ascend within 0..{index - 1}"
-
-
-def _signatures(order: Iterable[int], neighbours: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:
-    """Return per node a digest of its label and, recursively, of its neighbours' signatures."""
-    found = [""] * len(labels)
-    for index in order:
-        found[index] = _digest([labels[index], *sorted(found[n] for n in neighbours[index])])
-    return found
-
-
-def _digest(parts: list[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

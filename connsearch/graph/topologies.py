@@ -69,12 +69,15 @@ def _predecessors(rule: Rule, ref: Ref, n_layers: int) -> tuple[tuple[int, ...],
     depth = (n_layers,) if _takes_depth(rule) else ()
     found = []
     for j in range(1, n_layers + 2):
-        sources = tuple(sorted(set(rule(j, *depth, **params))))
+        read = rule(j, *depth, **params)
+        if not isinstance(read, Iterable):
+            raise SpecError(f"topology {ref.label!r}: node {j} reads {read!r}: give a set or a list of nodes")
+        sources = set(read)
         bad = [i for i in sources if not (isinstance(i, int) and 0 <= i < j)]
         if bad or not sources:
             what = f"reads {bad[0]!r}" if bad else "reads nothing"
             raise SpecError(f"topology {ref.label!r}: node {j} {what}: it must read some of 0..{j - 1}")
-        found.append(sources)
+        found.append(tuple(sorted(sources)))
     return tuple(found)
 
 

@@ -50,8 +50,9 @@ class Network(nn.Module):
         self._spec = spec
         self._plan = resolve(spec)
         self._releases = _releases(self._plan.nodes)
-        for plan in self._plan.nodes:
-            self._place(plan.node.name, NodeModule(plan))
+        self._nodes = [NodeModule(plan) for plan in self._plan.nodes]  # the same modules as the children
+        for plan, module in zip(self._plan.nodes, self._nodes, strict=True):
+            self._place(plan.node.name, module)
 
     @property
     def spec(self) -> NetworkSpec:
@@ -77,8 +78,7 @@ class Network(nn.Module):
         Raises:
             SpecError: if there is no such node.
         """
-        self._plan.graph.index(name)
-        return cast(NodeModule, self.get_submodule(name))
+        return self._nodes[self._plan.graph.index(name)]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits.
@@ -90,8 +90,7 @@ class Network(nn.Module):
         outputs: dict[int, Tensor] = {}  # what a later node reads
         gates: dict[int, Tensor] = {}
         h = images
-        for index, plan in enumerate(self._plan.nodes):
-            module = self.node(plan.node.name)
+        for index, (plan, module) in enumerate(zip(self._plan.nodes, self._nodes, strict=True)):
             h = self._join(index, module, outputs, gates) if plan.sources else images
             for name in module.line:
                 h = module._modules[name](h)  # type: ignore[misc]  # children are modules

@@ -5,13 +5,15 @@ Names are loaded when they are first used, so that importing this package does n
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from connsearch._lazy import lazy
 
 if TYPE_CHECKING:
     from connsearch.plots.graph import plot_graph
     from connsearch.plots.heat import plot_connectivity
     from connsearch.plots.history import history_frame, plot_history
+    from connsearch.plots.files import save_front
     from connsearch.plots.html import pareto_html
     from connsearch.plots.layout import ArcLayout, arc_layout
     from connsearch.plots.pareto import plot_pareto
@@ -27,26 +29,21 @@ __all__ = [
     "plot_history",
     "plot_pareto",
     "save",
+    "save_front",
 ]
 
-_HOME = {
-    "ArcLayout": "layout",
-    "arc_layout": "layout",
-    "history_frame": "history",
-    "pareto_html": "html",
-    "plot_connectivity": "heat",
-    "plot_graph": "graph",
-    "plot_history": "history",
-    "plot_pareto": "pareto",
-    "save": "style",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "ArcLayout": "connsearch.plots.layout",
+        "arc_layout": "connsearch.plots.layout",
+        "history_frame": "connsearch.plots.history",
+        "pareto_html": "connsearch.plots.html",
+        "plot_connectivity": "connsearch.plots.heat",
+        "plot_graph": "connsearch.plots.graph",
+        "plot_history": "connsearch.plots.history",
+        "plot_pareto": "connsearch.plots.pareto",
+        "save": "connsearch.plots.style",
+        "save_front": "connsearch.plots.files",
+    },
+)

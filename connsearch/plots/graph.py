@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from itertools import groupby
@@ -74,6 +75,8 @@ def _add_axes(figure: Figure, layout: ArcLayout, bottom: float, title: str | Non
     step = width / (layout.right - layout.left)
     below, above = layout.below, max(layout.above, 0.5)
     arcs = min(max(0.32 * width, 0.9), 2.6, 1.6 * step * (above + below))  # inches, above and below the line
+    if layout.above == layout.below == 0:
+        arcs = 0.25
     inch = (above + below) / arcs
     labelled = len(layout.bands) > 1
     low, high = -below - 0.24 * inch, above + (0.26 if labelled else 0.12) * inch
@@ -136,7 +139,7 @@ def _draw_arcs(axes: Axes, arcs: Sequence[Arc]) -> None:
     of_kind = {kind: [arc for arc in arcs if arc.kind == kind] for kind in EDGE_COLORS}
     for kind, some in sorted(of_kind.items(), key=lambda item: -len(item[1])):
         if some:
-            width, alpha = line_look(len(some)) if kind != "chain" else (0.8, 0.9)
+            width, alpha = line_look(math.sqrt(len(some) * len(arcs))) if kind != "chain" else (0.8, 0.9)
             axes.add_collection(
                 PathCollection(
                     [_path(arc) for arc in some],
@@ -152,8 +155,8 @@ def _draw_arcs(axes: Axes, arcs: Sequence[Arc]) -> None:
             )
 
 
-def line_look(n_edges: int) -> tuple[float, float]:
-    """Return the width in points and the opacity of a line that is one of so many."""
+def line_look(n_edges: float) -> tuple[float, float]:
+    """Return the width in points and the opacity of a line that is one of so many, or effectively so."""
     return float(np.clip(2.8 * n_edges**-0.26, 0.3, 1.1)), float(np.clip(4.0 * n_edges**-0.42, 0.1, 0.85))
 
 

@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from connsearch.errors import StudyError
 from connsearch.plots.scales import column_label, scale_of, tick_labels
 from connsearch.plots.style import AGGREGATION_COLORS, FAINT, INK, Picture, look
-from connsearch.search.pareto import ParetoFront, hypervolume, non_dominated
+from connsearch.search.hypervolume import hypervolume, non_dominated
+from connsearch.search.pareto import ParetoFront
 
 
 def plot_history(

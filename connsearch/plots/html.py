@@ -12,8 +12,10 @@ import pandas as pd
 from connsearch.errors import ConnsearchError
 from connsearch.plots.pareto import Drawing, drawing_of, names_in
 from connsearch.plots.scales import Scale
-from connsearch.plots.style import FAINT, INK, QUIET, write_whole
-from connsearch.search.pareto import ParetoFront, human
+from connsearch.files import write_whole
+from connsearch.plots.style import FAINT, INK, QUIET
+from connsearch.search.pareto import ParetoFront
+from connsearch.text import human
 
 _SHOWN = {
     "topology": "topology",

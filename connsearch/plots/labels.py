@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -53,14 +53,25 @@ def place_labels(axes: Axes, labels: Sequence[Label], scene: Scene) -> None:
     taken: list[Bbox] = []
     for label in labels:
         costs = []
-        for away, way in product(_DISTANCES, _DIRECTIONS):
-            text = _annotate(axes, label, way, away, leader=False)  # a leader would count as text
-            box = Bbox(text.get_window_extent().padded(2.0))
-            text.remove()
+        for (away, way), box in _places(axes, label):
             costs.append((_cost(box, axes.bbox, taken, marks, faint, line) + away, away, way, box))
         _, away, way, box = min(costs, key=lambda found: found[0])
         _annotate(axes, label, way, away, leader=away > _LEADER)
         taken.append(box)
+
+
+def _places(axes: Axes, label: Label) -> Iterator[tuple[tuple[float, tuple[int, int]], Bbox]]:
+    """Yield distance, direction and the box in pixels of each place for a label."""
+    probe = _annotate(axes, label, (1, 1), 0.0, leader=False)
+    size = np.array(probe.get_window_extent().size)
+    probe.remove()
+    figure = axes.get_figure(root=True)
+    per_point = figure.dpi / 72 if figure else 1.0
+    at = _pixels(axes, (label.x, label.y))[0]
+    for away, way in product(_DISTANCES, _DIRECTIONS):
+        near = at + np.array(way) * (away + label.radius) / np.hypot(*way) * per_point
+        lower = near - size * (1 - np.array(way)) / 2
+        yield (away, way), Bbox([lower, lower + size]).padded(2.0)
 
 
 def _annotate(axes: Axes, label: Label, way: tuple[int, int], away: float, *, leader: bool) -> Annotation:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
+from connsearch.text import si
+
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _PAD = 0.07
 _LABELS = {
@@ -78,14 +80,17 @@ def scale_of(column: str, values: npt.ArrayLike, *, n_ticks: int = 6, pad: float
 
 
 def tick_labels(ticks: Sequence[float]) -> list[str]:
-    """Return ticks with one SI prefix for all of them.
+    """Return ticks with one SI prefix for all of them, or with one each if they differ by much.
 
-    >>> tick_labels([500_000, 1_000_000, 2_000_000]), tick_labels([2.5, 5.0])
-    (['0.5 M', '1 M', '2 M'], ['2.5', '5'])
+    >>> tick_labels([0, 500_000, 2_000_000]), tick_labels([2.5, 5.0])
+    (['0', '0.5 M', '2 M'], ['2.5', '5'])
     """
-    largest = max(map(abs, ticks), default=0.0)
+    sizes = [abs(tick) for tick in ticks if tick]
+    largest = max(sizes, default=0.0)
+    if sizes and largest >= 1000 and largest > 1000 * min(sizes):
+        return [si(tick) for tick in ticks]
     factor, prefix = next(((f, p) for f, p in _PREFIXES if largest >= f), (1.0, ""))
-    return [f"{tick / factor:.12g} {prefix}".strip() for tick in ticks]
+    return [f"{tick / factor:.12g} {prefix}".strip() if tick else "0" for tick in ticks]
 
 
 def _is_fraction(column: str) -> bool:

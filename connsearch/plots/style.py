@@ -22,6 +22,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
 from connsearch.errors import ConnsearchError, did_you_mean
+from connsearch.files import write_whole
 
 T = TypeVar("T")
 
@@ -192,6 +193,7 @@ _METADATA: dict[str, dict[str, None]] = {
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None},
 }
+SUFFIXES = tuple(_METADATA)
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
@@ -212,21 +214,3 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     with look():
         figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=_METADATA[suffix])
     return write_whole(target, buffer.getvalue())
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file through a temporary one beside it, so that nobody sees half of it.
-
-    Raises:
-        ConnsearchError: if that is not possible.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConnsearchError(f"{path}: cannot write the picture: {error.strerror or error}") from None
-    return path

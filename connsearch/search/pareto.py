@@ -15,20 +15,19 @@ from os import PathLike
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from connsearch.errors import StudyError, did_you_mean
+from connsearch.files import write_whole
+from connsearch.search.hypervolume import Losses, hypervolume, non_dominated
+from connsearch.text import COUNTS, human, table
 
 Direction = Literal["minimize", "maximize"]
 _DEFAULT: Direction = "minimize"
-Losses = npt.NDArray[np.float64]
 
-COUNTS = ("trial", "macs", "params", "n_layers")
 _FIRST = ("trial", "macs", "params", "val_error")
 _TEXT = ("topology", "aggregation", "widths")
 _SHOWN = (*_FIRST, "topology", "aggregation", "n_layers", "widths")
-_SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,13 +235,10 @@ class ParetoFront:
         """Write all trials with a column `on_front`.
 
         Raises:
-            StudyError: if the file cannot be written.
+            ConnsearchError: if the file cannot be written.
         """
         frame = self.trials.assign(on_front=self.trials["trial"].isin(self.points["trial"]))
-        try:
-            frame.to_csv(path, index=False)
-        except OSError as error:
-            raise StudyError(f"{path}: cannot write the trials: {_first_line(error)}") from None
+        write_whole(path, frame.to_csv(index=False).encode())
 
     def __str__(self) -> str:
         """Return a table of the points with units that people read."""
@@ -251,50 +247,9 @@ class ParetoFront:
         worst = ", ".join(f"{name} {human(name, value)}" for name, value in self.reference.items())
         title = f"Pareto front: {len(self.points)} of {len(self.trials)} trials"
         columns = [c for c in dict.fromkeys((*_SHOWN, *self.objectives)) if c in self.points.columns]
-        cells = [[c, *(human(c, v) for v in self.points[c])] for c in columns]
-        aligned = [_align(column, left=column[0] in _TEXT) for column in cells]
-        lines = ["  ".join(row).rstrip() for row in zip(*aligned, strict=True)]
-        return "\n".join([title, *lines, f"hypervolume {self.hypervolume:.4g}, measured from {worst}"])
-
-
-# ---- the mathematics of fronts -------------------------------------------------------------------------
-
-
-def non_dominated(losses: Losses, tie_break: npt.NDArray[Any]) -> list[int]:
-    """Return the rows that no other row dominates; of equal rows the one with the least `tie_break`.
-
-    In lexicographic order whatever dominates a row comes before it, so one look back is enough.
-    """
-    order = np.lexsort((tie_break, *losses.T[::-1]))
-    kept: list[int] = []
-    front = np.empty_like(losses)
-    for row in order:
-        if not (front[: len(kept)] <= losses[row]).all(axis=1).any():
-            front[len(kept)] = losses[row]
-            kept.append(int(row))
-    return sorted(kept)
-
-
-def hypervolume(losses: Losses, reference: Losses) -> float:
-    """Return the volume of what is dominated by some row and dominates the reference.
-
-    Two objectives are a sweep; more are slices along the last objective, each the volume of fewer
-    objectives times its thickness.
-
-    >>> hypervolume(np.array([[0.0, 2.0], [1.0, 0.0]]), np.array([3.0, 3.0]))
-    7.0
-    """
-    inside = losses[(losses < reference).all(axis=1)]
-    if len(inside) == 0:
-        return 0.0
-    if inside.shape[1] == 1:
-        return float(reference[0] - inside.min())
-    inside = inside[np.argsort(inside[:, -1], kind="stable")]
-    thickness = np.diff(inside[:, -1], append=reference[-1])
-    if inside.shape[1] == 2:
-        return float(thickness @ (reference[0] - np.minimum.accumulate(inside[:, 0])))
-    slices = ((i, t) for i, t in enumerate(thickness, start=1) if t > 0)
-    return float(sum(t * hypervolume(inside[:i, :-1], reference[:-1]) for i, t in slices))
+        rows = [[human(c, row[c]) for c in columns] for row in self.points.to_dict("records")]
+        lines = table(columns, rows, left=_TEXT)
+        return "\n".join([title, lines, f"hypervolume {self.hypervolume:.4g}, measured from {worst}"])
 
 
 def _unit_losses(values: pd.Series, direction: Direction) -> Losses:
@@ -354,38 +309,7 @@ def _worst(
     return {n: float(trials[n].max() if way == "minimize" else trials[n].min()) for n, way in pairs}
 
 
-# ---- text ----------------------------------------------------------------------------------------------
-
-
-def human(column: str, value: object) -> str:
-    """Return a value of a column as people write it: a count with its prefix, an error in percent.
-
-    >>> human("macs", 3_210_000), human("params", 45_600), human("val_error", 0.039), human("widths", "8-16")
-    ('3.21 M', '45.6 k', '3.9 %', '8-16')
-    """
-    if isinstance(value, str):
-        return value
-    number = float(cast(float, value)) if value is not None else math.nan
-    if math.isnan(number):
-        return "-"
-    if column in ("macs", "params"):
-        return si(number)
-    if column.endswith(("_error", "_accuracy")):
-        return f"{100 * number:.{1 if abs(number) >= 0.01 else 2}f} %"
-    return f"{number:.0f}" if column in COUNTS else f"{number:.4g}"
-
-
-def si(value: float, digits: int = 3) -> str:
-    """Return a number with an SI prefix, to so many significant digits.
-
-    >>> si(999), si(999_999), si(2_000_000)
-    ('999', '1 M', '2 M')
-    """
-    rounded = float(f"{value:.{digits - 1}e}")
-    for factor, prefix in _SI:
-        if abs(rounded) >= factor:
-            return f"{rounded / factor:.{digits}g} {prefix}"
-    return f"{rounded:.{digits}g}"
+# ---- plain values --------------------------------------------------------------------------------------
 
 
 def _whole_counts(frame: pd.DataFrame) -> pd.DataFrame:
@@ -409,11 +333,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, bool | int | str | list | tuple | dict) else str(value)
-
-
-def _align(cells: list[str], *, left: bool) -> list[str]:
-    width = max(map(len, cells))
-    return [cell.ljust(width) if left else cell.rjust(width) for cell in cells]
 
 
 def _first_line(error: Exception) -> str:

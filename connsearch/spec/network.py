@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
@@ -15,9 +15,11 @@ from connsearch.registry import Ref, ref_field
 from connsearch.spec.aggregations import AGGREGATIONS
 from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS
 
-TopologyRef = ref_field(TOPOLOGIES)
-AggregationRef = ref_field(AGGREGATIONS)
-UnitRef = ref_field(UNITS)
+if TYPE_CHECKING:
+    TopologyRef = AggregationRef = UnitRef = StemRef = TransitionRef = HeadRef = Ref
+else:
+    TopologyRef, AggregationRef, UnitRef = ref_field(TOPOLOGIES), ref_field(AGGREGATIONS), ref_field(UNITS)
+    StemRef, TransitionRef, HeadRef = ref_field(STEMS), ref_field(TRANSITIONS), ref_field(HEADS)
 
 
 class InputConfig(Config):
@@ -59,10 +61,15 @@ def _read_graph(data: object) -> ConnectivityGraph | None:
         graph: nx.DiGraph = nx.DiGraph()
         for node in data["nodes"]:
             table = {"name": node} if isinstance(node, str) else dict(node)
-            graph.add_node(table.pop("name"), **table)
+            name = table.pop("name")
+            if name in graph:
+                raise SpecError(f"node {name!r} is listed twice: remove one")
+            graph.add_node(name, **table)
         for source, target in data["edges"]:
             if source not in graph or target not in graph:
                 raise SpecError(f"edge ({source!r}, {target!r}) joins a node that is not listed")
+            if graph.has_edge(source, target):
+                raise SpecError(f"edge ({source!r}, {target!r}) is given twice: remove one")
             graph.add_edge(source, target)
     except (TypeError, KeyError, ValueError) as error:
         if isinstance(error, SpecError):
@@ -125,12 +132,12 @@ class NetworkSpec(Config):
     input: InputConfig = InputConfig()
     n_classes: int = Field(10, ge=1)
     scope: Literal["block", "global"] = "block"
-    stem: ref_field(STEMS) = Ref("conv")  # type: ignore[valid-type]  # a type made at run time
+    stem: StemRef = Ref("conv")
     stem_ratio: int = Field(0, ge=0)
-    transition: ref_field(TRANSITIONS) = Ref("conv")  # type: ignore[valid-type]
-    carry: ref_field(TRANSITIONS) = Ref("pool")  # type: ignore[valid-type]
+    transition: TransitionRef = Ref("conv")
+    carry: TransitionRef = Ref("pool")
     compression: float = Field(0.0, ge=0.0, le=1.0)
-    head: ref_field(HEADS) = Ref("pool")  # type: ignore[valid-type]
+    head: HeadRef = Ref("pool")
     blocks: tuple[BlockConfig, ...]
     own_graph: GraphField = Field(None, alias="graph")
 
@@ -144,6 +151,8 @@ class NetworkSpec(Config):
         for number, block in enumerate(self.blocks):
             if block.n_layers == 0:
                 raise SpecError(f"blocks[{number}].n_layers must be at least 1, unless the graph is given")
+            if block.n_layers == 1 and block.entry_unit:
+                raise SpecError(f"blocks[{number}].n_layers must be at least 2, as entry_unit takes the first")
         if self.scope == "global" and len({block.topology for block in self.blocks}) > 1:
             raise SpecError("scope 'global' has one topology for all blocks: give each block the same")
         if self.scope == "global" and any(block.entry_unit for block in self.blocks):
@@ -181,16 +190,29 @@ class NetworkSpec(Config):
         return tuple(block.width for block in self.blocks)
 
     def with_widths(self, widths: Sequence[int]) -> Self:
-        """Return the same network with another width for each block."""
+        """Return the same network with another width for each block.
+
+        Raises:
+            SpecError: if there is not one width of at least 1 for each block.
+        """
         return self._with_blocks("width", widths)
 
     def with_depths(self, depths: Sequence[int]) -> Self:
-        """Return the same network with another number of layers in each block."""
+        """Return the same network with another number of layers in each block.
+
+        Raises:
+            SpecError: if the network's graph is given, or there is not one depth of at least 1 for each block.
+        """
+        if self.own_graph is not None:
+            raise SpecError("the graph is given: it has the depth it has")
         return self._with_blocks("n_layers", depths)
 
     def _with_blocks(self, field: str, values: Sequence[int]) -> Self:
         if len(values) != len(self.blocks):
             raise SpecError(f"{len(self.blocks)} blocks need as many values of {field}, got {list(values)}")
+        for number, value in enumerate(values):
+            if type(value) is not int or value < 1:
+                raise SpecError(f"must be an integer of at least 1, got {value!r}", place=f"blocks[{number}].{field}")
         blocks = [
             block.model_copy(update={field: value})
             for block, value in zip(self.blocks, values, strict=True)

@@ -7,10 +7,10 @@ the shape of a cost is asked (see `connsearch.cost.model`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from connsearch.errors import SpecError
 from connsearch.graph import ConnectivityGraph, Node
@@ -19,6 +19,8 @@ from connsearch.spec.aggregations import Aggregation, aggregation_rule
 from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS, ChainRule, chain, unit_channels
 from connsearch.spec.network import NetworkSpec
 from connsearch.spec.ops import Chain, Shape, output_shape
+
+T = TypeVar("T")
 
 
 class NodePlan(NamedTuple):
@@ -55,6 +57,11 @@ class NetworkPlan(NamedTuple):
     image: Shape
     nodes: tuple[NodePlan, ...]
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """Return height and width of the maps at each scale."""
+        found = {n.node.scale: (n.out_shape.height, n.out_shape.width) for n in self.nodes if n.node.kind != "head"}
+        return [found[scale] for scale in sorted(found)]
+
     def canonical_hash(self) -> str:
         """Return hexadecimal digits that are equal for two spellings of one network."""
         labels = [(n.node.kind, n.aggregation, n.in_shape, n.chain, n.gates) for n in self.nodes]
@@ -85,9 +92,13 @@ class _Resolver:
         self.graph = spec.graph()
         self.image = Shape(spec.input.channels, spec.input.height, spec.input.width)
         self.block_out = [
-            unit_channels(block.unit, width) for block, width in zip(spec.blocks, widths, strict=True)
+            _placed(f"blocks[{number}].unit", unit_channels, block.unit, width)
+            for number, (block, width) in enumerate(zip(spec.blocks, widths, strict=True))
         ]
-        self.rules = [rule_of(block.aggregation) for block in spec.blocks]
+        self.rules = [
+            _placed(f"blocks[{number}].aggregation", rule_of, block.aggregation)
+            for number, block in enumerate(spec.blocks)
+        ]
         self.routed = self._routed_readers() if any(rule.routes for rule in self.rules) else {}
         self.shapes: list[Shape] = []  # of the nodes' outputs so far
         self.lines: dict[tuple[str, int, Shape], tuple[Chain, Shape]] = {}  # by kind, block and input
@@ -170,6 +181,14 @@ class _Resolver:
         first = readers[0]
         rule = self.rules[self._reading_block(self.graph.nodes[first], self.graph.sources[first])]
         return rule.gates(shape.channels, len(readers))
+
+
+def _placed(place: str, ask: Callable[..., T], *args: Any) -> T:
+    """Return what a function gives, its error with a place."""
+    try:
+        return ask(*args)
+    except SpecError as error:
+        raise SpecError(str(error), place=place) from None
 
 
 def _check_sources(ref: Ref, rule: Aggregation, shapes: Sequence[Shape], channels: Sequence[int]) -> None:

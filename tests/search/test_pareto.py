@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connsearch.errors import StudyError
-from connsearch.search.pareto import ParetoFront, human, hypervolume, non_dominated
+from connsearch.search.hypervolume import hypervolume, non_dominated
+from connsearch.search.pareto import ParetoFront
+from connsearch.text import human
 
 SIDE = 6
 
@@ -53,6 +55,7 @@ def example(**columns: object) -> ParetoFront:
 
 
 @given(clouds())
+@settings(max_examples=60, deadline=None)
 def test_points_are_the_non_dominated_by_definition(points: list[tuple[int, ...]]) -> None:
     expected = {p: points.index(p) for p in points if not any(dominates(q, p) for q in points)}
     front = front_of(points)
@@ -61,6 +64,7 @@ def test_points_are_the_non_dominated_by_definition(points: list[tuple[int, ...]
 
 
 @given(clouds(), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
 def test_the_order_of_trials_does_not_matter(points: list[tuple[int, ...]], random: object) -> None:
     frame = frame_of(points)
     names = [c for c in frame.columns if c != "trial"]
@@ -71,6 +75,7 @@ def test_the_order_of_trials_does_not_matter(points: list[tuple[int, ...]], rand
 
 
 @given(clouds())
+@settings(max_examples=60, deadline=None)
 def test_maximising_the_negative_is_minimising(points: list[tuple[int, ...]]) -> None:
     names = [f"f{i}" for i in range(len(points[0]))]
     reference = dict.fromkeys(names, SIDE + 1.0)
@@ -105,7 +110,7 @@ def cells(points: list[tuple[int, ...]], reference: tuple[int, ...]) -> int:
 
 
 @given(clouds(), st.data())
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_hypervolume_counts_the_cells_of_a_grid(points: list[tuple[int, ...]], data: st.DataObject) -> None:
     reference = data.draw(st.tuples(*[st.integers(0, SIDE + 1)] * len(points[0])))
     names = [f"f{i}" for i in range(len(reference))]
@@ -116,6 +121,7 @@ def test_hypervolume_counts_the_cells_of_a_grid(points: list[tuple[int, ...]], d
 
 
 @given(clouds(min_size=2))
+@settings(max_examples=60, deadline=None)
 def test_another_trial_never_lowers_the_hypervolume(points: list[tuple[int, ...]]) -> None:
     reference = {f"f{i}": SIDE + 1.0 for i in range(len(points[0]))}
     before, after = front_of(points[:-1], reference=reference), front_of(points, reference=reference)

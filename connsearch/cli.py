@@ -1,0 +1,225 @@
+"""The command line: parses, calls, prints."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from connsearch.errors import ConnsearchError
+
+if TYPE_CHECKING:
+    from connsearch.spec.network import NetworkSpec
+
+
+class _Group(TyperGroup):
+    """Prints an error of ours as one line and exits with 1; Ctrl-C exits with 130."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConnsearchError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Search neural architectures over cross-layer connectivity, at equal compute.",
+)
+
+Net = Annotated[str, typer.Argument(metavar="NET", help="A preset's name or a NetworkSpec TOML file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A study's directory.")]
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override the file, e.g. train.epochs=3.")
+]
+
+
+class Kind(str, Enum):
+    """What `list` lists."""
+
+    topologies = "topologies"
+    aggregations = "aggregations"
+    units = "units"
+    presets = "presets"
+    datasets = "datasets"
+    samplers = "samplers"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from connsearch import __version__
+
+        typer.echo(f"connsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Search neural architectures over cross-layer connectivity, at equal compute."""
+
+
+@app.command("list")
+def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List what is registered under each name."""
+    from connsearch.catalog import catalog
+
+    typer.echo(catalog(kind.value))
+
+
+@app.command()
+def show(
+    net: Net,
+    graph: Annotated[bool, typer.Option("--graph", help="Who reads whom, and how far gradients travel.")] = False,
+) -> None:
+    """Show a network: each node's shapes and cost, or its connections."""
+    from connsearch.cost.table import graph_text, node_table
+
+    spec = _network(net)
+    typer.echo(graph_text(spec) if graph else node_table(spec))
+
+
+@app.command()
+def draw(net: Net, output: Annotated[Path, typer.Option("-o", "--output", help=".svg, .png or .pdf")]) -> None:
+    """Draw a network's connectivity as an arc diagram."""
+    from connsearch.plots import plot_graph, save
+    from connsearch.spec.resolve import resolve
+
+    spec = _network(net)
+    plan = resolve(spec)
+    save(plot_graph(plan.graph, title=spec.name, sizes=plan.sizes()), output)
+    typer.echo(f"wrote {output}")
+
+
+@app.command()
+def cost(
+    nets: Annotated[list[str], typer.Argument(metavar="NET...", help="Presets or NetworkSpec TOML files.")],
+    classes: Annotated[int | None, typer.Option("--classes", min=1, help="In place of the network's own.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print parameters, multiply-accumulates, FLOPs and activation memory, for one image."""
+    from connsearch.cost.table import cost_record, cost_table
+
+    specs = [_network(net, classes) for net in nets]
+    typer.echo(json.dumps([cost_record(spec) for spec in specs]) if as_json else cost_table(specs))
+
+
+@app.command()
+def sample(
+    space_file: Annotated[Path, typer.Argument(metavar="SPACE.toml")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many members.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", help="Of the random draw.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Draw random members of a search space, with their cost."""
+    from connsearch.search.members import member_record, member_table
+    from connsearch.search.space import SearchSpace
+
+    space = SearchSpace.from_toml(space_file)
+    space.check()
+    rng = random.Random(seed)
+    members = [space.draw(rng) for _ in range(n)]
+    typer.echo(json.dumps([member_record(member) for member in members]) if as_json else member_table(members))
+
+
+@app.command()
+def plan(
+    study_file: StudyFile,
+    directory: Annotated[Path | None, typer.Option("--dir", help="Where the study would live.")] = None,
+    device: Annotated[str | None, typer.Option("--device")] = None,
+    overrides: Overrides = [],  # noqa: B006  # typer reads it, nobody changes it
+) -> None:
+    """Say what a study would run: range of cost, time, memory, storage. Runs nothing but a short timing."""
+    from connsearch.search.config import StudyConfig
+    from connsearch.search.plan import plan_text
+
+    config = StudyConfig.from_toml(study_file, overrides)
+    typer.echo(plan_text(config, directory or _directory(study_file), device))
+
+
+@app.command()
+def run(
+    study_file: StudyFile,
+    directory: Annotated[Path | None, typer.Option("--dir", help="Where the study lives [runs/<its file's name>].")] = None,
+    trials: Annotated[int | None, typer.Option("--trials", min=1, help="Total of trials, earlier runs included.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda [cuda if there is one].")] = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Run a study, or go on with it: the same command resumes what was stopped."""
+    from connsearch.search.config import StudyConfig
+    from connsearch.search.session import run_study
+
+    config = StudyConfig.from_toml(study_file, overrides)
+    where = directory or _directory(study_file)
+    try:
+        typer.echo(run_study(where, config, trials, device))
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped. Run the same command again to go on with {where}.", err=True)
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def status(directory: Directory, as_json: Json = False) -> None:
+    """Print how far a study is: trials by state, the best one, the rate."""
+    from dataclasses import asdict
+
+    from connsearch.search.study import Study
+
+    found = Study.load(directory).status()
+    typer.echo(json.dumps(asdict(found)) if as_json else str(found))
+
+
+@app.command()
+def front(
+    directory: Directory,
+    plots: Annotated[list[Path], typer.Option("--plot", help=".svg, .png, .pdf or .html; may be repeated.")] = [],  # noqa: B006
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write all trials with a column on_front.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the Pareto front of a study, and draw it."""
+    from connsearch.plots import save_front
+    from connsearch.search.study import Study
+
+    found = Study.load(directory).pareto_front()
+    typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
+    for path in plots:
+        save_front(found, path)
+    if csv is not None:
+        found.to_csv(csv)
+    for path in [*plots, *([csv] if csv else [])]:
+        typer.echo(f"wrote {path}", err=True)
+
+
+def _network(net: str, classes: int | None = None) -> NetworkSpec:
+    from connsearch.spec.presets import load_network
+
+    return load_network(net, n_classes=classes)
+
+
+def _directory(study_file: Path) -> Path:
+    return Path("runs") / study_file.stem
+
+
+def run_app() -> None:
+    """Enter from the command line; a closed pipe is no error."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,230 @@
+"""Choices: how a file says "this one", "any of these" or "between these".
+
+A bare value is fixed; a table `{ any_of = [...] }` is a choice among values; a table
+`{ low, high, step, log }` is a range, both ends included.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+from connsearch.errors import SpecError, did_you_mean
+from connsearch.registry import Ref, Registry
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """One value; nothing to search."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """One of at least two different values."""
+
+    values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.values) < 2 or len(set(self.values)) < len(self.values):
+            raise SpecError(f"any_of needs at least two different values, got {_words(self.values)}")
+
+
+@dataclass(frozen=True)
+class IntRange:
+    """Integers low, low + step, ..., at most high."""
+
+    low: int
+    high: int
+    step: int = 1
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high or self.step < 1 or (self.log and (self.low < 1 or self.step > 1)):
+            raise SpecError(f"a range needs low <= high, step >= 1 and, if log, low >= 1 without step; got {self}")
+
+
+@dataclass(frozen=True)
+class FloatRange:
+    """Numbers from low to high, both included."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high or (self.log and self.low <= 0) or not math.isfinite(self.high - self.low):
+            raise SpecError(f"a range needs low <= high and, if log, low > 0; got {self}")
+
+
+Choice = Fixed | AnyOf | IntRange | FloatRange
+
+
+def values(choice: Choice) -> list[Any]:
+    """Return the ends of a range, or all values of another choice: what bounds are found from."""
+    if isinstance(choice, Fixed):
+        return [choice.value]
+    if isinstance(choice, AnyOf):
+        return list(choice.values)
+    return [choice.low, choice.high]
+
+
+def draw(choice: Choice, rng: random.Random) -> Any:
+    """Return one value: uniform, or uniform in the logarithm."""
+    if isinstance(choice, Fixed):
+        return choice.value
+    if isinstance(choice, AnyOf):
+        return rng.choice(choice.values)
+    if choice.log:
+        drawn = math.exp(rng.uniform(math.log(choice.low), math.log(choice.high)))
+        inside = min(max(drawn, choice.low), choice.high)
+        return round(inside) if isinstance(choice, IntRange) else inside
+    if isinstance(choice, IntRange):
+        return rng.randrange(choice.low, choice.high + 1, choice.step)
+    return rng.uniform(choice.low, choice.high)
+
+
+def _words(items: Sequence[Any]) -> str:
+    return ", ".join(str(item) for item in items) or "none"
+
+
+# ---- reading and writing ---------------------------------------------------------------------------
+
+
+def _read(data: object, item: Callable[[object], Any], number: type | None) -> Choice:
+    if isinstance(data, Fixed | AnyOf | IntRange | FloatRange):
+        return data
+    if isinstance(data, Mapping) and "any_of" in data:
+        _only(data, ["any_of"])
+        if not isinstance(data["any_of"], list | tuple):
+            raise SpecError(f"any_of must be a list, got {data['any_of']!r}")
+        return AnyOf(tuple(item(value) for value in data["any_of"]))
+    if number is not None and isinstance(data, Mapping):
+        known = ["low", "high", "log", *(["step"] if number is int else [])]
+        _only(data, ["any_of", *known])
+        missing = [key for key in ("low", "high") if key not in data]
+        if missing:
+            raise SpecError(f"a range needs low and high, {missing[0]} is missing")
+        ends = {key: item(data[key]) for key in known if key in data and key != "log"}
+        log = data.get("log", False)
+        if not isinstance(log, bool):
+            raise SpecError(f"log must be true or false, got {log!r}")
+        return IntRange(**ends, log=log) if number is int else FloatRange(**ends, log=log)
+    return Fixed(item(data))
+
+
+def _only(data: Mapping[str, object], known: Sequence[str]) -> None:
+    for key in data:
+        if key not in known:
+            raise SpecError(f"unknown key {key!r}. {did_you_mean(str(key), known)}")
+
+
+def _write(choice: Choice) -> Any:
+    if isinstance(choice, Fixed):
+        return _plain(choice.value)
+    if isinstance(choice, AnyOf):
+        return {"any_of": [_plain(value) for value in choice.values]}
+    table: dict[str, Any] = {"low": choice.low, "high": choice.high}
+    if isinstance(choice, IntRange) and choice.step != 1:
+        table["step"] = choice.step
+    return table | ({"log": True} if choice.log else {})
+
+
+def _plain(value: Any) -> Any:
+    return value.to_data() if isinstance(value, Ref) else value
+
+
+def _field(item: Callable[[object], Any], number: type | None, schema: dict[str, Any]) -> Any:
+    any_of = {
+        "type": "object",
+        "required": ["any_of"],
+        "properties": {"any_of": {"type": "array", "items": schema, "minItems": 2}},
+        "additionalProperties": False,
+    }
+    ends = {key: schema for key in ("low", "high", *(["step"] if number is int else []))}
+    span = {
+        "type": "object",
+        "required": ["low", "high"],
+        "properties": {**ends, "log": {"type": "boolean"}},
+        "additionalProperties": False,
+    }
+    options = [schema, any_of, *([span] if number else [])]
+    return Annotated[
+        Any,
+        PlainValidator(lambda data: _read(data, item, number)),
+        PlainSerializer(_write),
+        WithJsonSchema({"anyOf": options}),
+    ]
+
+
+def _integer(data: object) -> int:
+    if type(data) is not int:
+        raise SpecError(f"must be an integer, got {data!r}")
+    return data
+
+
+def _number(data: object) -> float:
+    if type(data) not in (int, float) or not math.isfinite(data):  # type: ignore[arg-type]
+        raise SpecError(f"must be a number, got {data!r}")
+    return float(data)  # type: ignore[arg-type]
+
+
+def _text(data: object) -> str:
+    if not isinstance(data, str):
+        raise SpecError(f"must be text, got {data!r}")
+    return data
+
+
+def _read_ladder(data: object) -> Choice:
+    if isinstance(data, list | tuple):
+        data = data[0] if len(data) == 1 else {"any_of": list(data)}
+    if isinstance(data, Mapping) and "any_of" not in data:
+        data = {"log": True, **data}
+    return _read(data, _integer, int)
+
+
+def _write_ladder(choice: Choice) -> Any:
+    if isinstance(choice, AnyOf):
+        return list(choice.values)
+    if isinstance(choice, IntRange):
+        return {"log": False, **_write(choice)} if not choice.log else {"low": choice.low, "high": choice.high}
+    return _write(choice)
+
+
+_INTEGER = {"type": "integer"}
+INT_CHOICE = _field(_integer, int, _INTEGER)
+FLOAT_CHOICE = _field(_number, float, {"type": "number"})
+TEXT_CHOICE = _field(_text, None, {"type": "string"})
+# A number, a list (a ladder) or a table of low and high, searched in the logarithm unless it says not to.
+LADDER_CHOICE = Annotated[
+    Any,
+    PlainValidator(_read_ladder),
+    PlainSerializer(_write_ladder),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _INTEGER,
+                {"type": "array", "items": _INTEGER, "minItems": 1},
+                {
+                    "type": "object",
+                    "required": ["low", "high"],
+                    "properties": {"low": _INTEGER, "high": _INTEGER, "log": {"type": "boolean"}},
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+
+
+def ref_choice(registry: Registry[Any]) -> Any:
+    """Return the pydantic type of a choice among entries of a registry."""
+    return _field(registry.parse, None, {"anyOf": [{"type": "string"}, {"type": "object"}]})

@@ -1,0 +1,85 @@
+"""The objective: build one network, train it, say what came of it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from connsearch.cost import NetworkCost, network_cost
+from connsearch.search.seeds import stream_seed
+from connsearch.spec.network import NetworkSpec
+from connsearch.train.config import TrainConfig
+from connsearch.train.result import EpochRecord, TrainResult
+
+
+class Outcome(NamedTuple):
+    """What a trial reached: the exact cost and how training went."""
+
+    cost: NetworkCost
+    training: TrainResult
+
+    def value(self, objective: str) -> float:
+        """Return the value of an objective; of a network that diverged, `val_error` is 1."""
+        if objective == "val_error":
+            return self.training.val_error
+        return float(getattr(self.cost, objective))
+
+
+def evaluate_network(
+    spec: NetworkSpec,
+    train_config: TrainConfig,
+    *,
+    study_seed: int,
+    trial: int,
+    device: str,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> Outcome:
+    """Return the outcome of one trial; a function of its arguments alone, on one machine.
+
+    Args:
+        spec: The network.
+        train_config: How it is trained; only the training and validation splits are read.
+        study_seed: Together with the trial's number it gives the seeds of weights and batches.
+        trial: The trial's number.
+        device: Where to train, such as "cpu" or "cuda".
+        on_epoch: Called after each epoch.
+    """
+    import torch
+
+    from connsearch.data import load_dataset
+    from connsearch.nn import Network
+    from connsearch.train import train
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(study_seed, trial, "init"))
+        network = Network(spec)
+    result = train(
+        network,
+        load_dataset(train_config.dataset),
+        train_config,
+        seed=stream_seed(study_seed, trial, "train"),
+        device=device,
+        on_epoch=on_epoch,
+    )
+    return Outcome(network_cost(spec), result)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return what a trial's numbers depend on besides its seeds."""
+    import torch
+
+    return {
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("connsearch", "torch", "optuna", "numpy")},
+    }
+
+
+def default_device() -> str:
+    """Return "cuda" where there is one, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,83 @@
+"""What a study would run, before it does: kinds and range of networks, cost, time, memory, storage."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from pathlib import Path
+
+from connsearch.cost import network_cost
+from connsearch.search.config import StudyConfig
+from connsearch.search.objective import default_device
+from connsearch.search.space import Member
+from connsearch.search.study import JOURNAL, Study, check_data, check_same, check_writable
+from connsearch.text import duration, si
+
+N_SAMPLED = 100
+TIMED_IMAGES = 256
+
+
+def plan_text(config: StudyConfig, directory: Path, device: str | None = None) -> str:
+    """Return a few lines about a study; draws members and times one training step of the median one.
+
+    Raises:
+        BudgetError, SpecError, DataError: where the study could not start.
+        StudyError: if the directory cannot be written or holds another study.
+    """
+    space = config.space
+    space.check()
+    check_data(config)
+    rng = random.Random(config.seed)
+    members = sorted((space.draw(rng) for _ in range(N_SAMPLED)), key=lambda m: network_cost(m.spec).macs)
+    costs = [network_cost(member.spec) for member in members]
+    seconds = _seconds_per_trial(config, members, device or default_device())
+    kinds = sum(1 for _ in space.kinds())
+    memory = config.train.batch_size * max(cost.training_bytes for cost in costs)
+    return "\n".join(
+        [
+            *([f"question   {config.question}"] if config.question else []),
+            f"space      {kinds} kinds (categories), searched: {', '.join(space.knobs())}",
+            f"members    {si(costs[0].macs)} to {si(costs[-1].macs)} MACs, "
+            f"{si(min(c.params for c in costs))} to {si(max(c.params for c in costs))} parameters, "
+            f"{min(c.n_layers for c in costs)} to {max(c.n_layers for c in costs)} layers ({N_SAMPLED} drawn)",
+            f"training   {config.train.dataset.label}, {config.train.epochs} epochs, batch {config.train.batch_size}; "
+            f"activations up to {si(memory)}B",
+            f"time       about {duration(seconds)} a trial, {duration(seconds * config.n_trials)} for "
+            f"{config.n_trials} trials with sampler {config.sampler.label}",
+            f"storage    {_storage_line(directory, config)}",
+        ]
+    )
+
+
+def _seconds_per_trial(config: StudyConfig, members: list[Member], device: str) -> float:
+    """Return the seconds that an average trial will take, from short trainings of three members."""
+    import torch
+
+    from connsearch.data import Dataset, Split, load_dataset
+    from connsearch.nn import Network
+    from connsearch.train import train
+
+    data = load_dataset(config.train.dataset)
+    few = Split(data.train.images[:TIMED_IMAGES], data.train.labels[:TIMED_IMAGES])
+    short = Dataset(data.name, data.class_names, few, few, few, data.augment, data.mean, data.std)
+    once = config.train.model_copy(update={"epochs": 1, "warmup_epochs": 0.0})
+    times = []
+    for member in (members[len(members) * k // 6] for k in (1, 3, 5)):
+        with torch.random.fork_rng(devices=[]):
+            network = Network(member.spec)
+        train(network, short, once, seed=0, device=device)  # the first step is slow, and is once a trial
+        start = time.perf_counter()
+        train(network, short, once, seed=0, device=device)
+        times.append((time.perf_counter() - start) / (2 * len(few)))  # a pass to train, one to validate
+    images = config.train.epochs * (len(data.train) + len(data.val))
+    return statistics.mean(times) * images
+
+
+def _storage_line(directory: Path, config: StudyConfig) -> str:
+    if not (directory / JOURNAL).exists():
+        check_writable(directory)
+        return f"{directory}, new; one journal file, one process at a time"
+    study = Study.load(directory)
+    check_same(directory, study.config, config)
+    return f"{directory}, goes on after {study.status().finished} finished trials"

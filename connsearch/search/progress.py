@@ -1,0 +1,93 @@
+"""Progress of a run on stderr: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from connsearch.search.members import describe
+from connsearch.search.objective import Outcome
+from connsearch.text import duration, human
+from connsearch.search.space import Member
+from connsearch.search.study import Progress
+from connsearch.train.result import EpochRecord
+
+
+class ConsoleProgress:
+    """Shows each finished trial as a line, and the running one, best, rate and time left as a live line.
+
+    Args:
+        total: Trials that the study is to have.
+        done: Trials that were finished before.
+        best: The least validation error before, and its trial.
+        epochs: Epochs of a trial.
+        console: Where to print; a terminal or not.
+    """
+
+    def __init__(
+        self, total: int, done: int, epochs: int, console: Console, best: tuple[float, int] | None = None
+    ) -> None:
+        self.total, self.done, self.epochs, self.console = total, done, epochs, console
+        self.best = best
+        self.ran = 0
+        self.started = time.monotonic()
+        self.member: Member | None = None
+        self._live: Live | None = Live(console=console, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
+
+    def hooks(self) -> Progress:
+        """Return what a study calls."""
+        return Progress(self._trial_started, self._epoch_ended, self._trial_ended)
+
+    def _trial_started(self, number: int, member: Member) -> None:
+        self.member = member
+        self._show(f"trial {number}: {_what(member)}")
+
+    def _epoch_ended(self, number: int, record: EpochRecord) -> None:
+        self._show(f"trial {number}: epoch {record.epoch}/{self.epochs}, error {human('val_error', record.val_error)}")
+
+    def _trial_ended(self, number: int, outcome: Outcome | str) -> None:
+        self.done, self.ran = self.done + 1, self.ran + 1
+        if isinstance(outcome, str):
+            line = f"trial {number}: failed: {outcome}"
+        else:
+            error = outcome.training.val_error
+            if self.best is None or error < self.best[0]:
+                self.best = (error, number)
+            diverged = ", diverged" if outcome.training.diverged else ""
+            what = _what(self.member) if self.member else ""
+            line = (
+                f"trial {number}: error {human('val_error', error)}, {human('macs', outcome.cost.macs)}MACs, "
+                f"{what}, {outcome.training.seconds:.1f} s{diverged}"
+            )
+        self.console.print(Text(f"[{self.done}/{self.total}] {line}"), soft_wrap=True)
+        self._show("")
+
+    def _show(self, running: str) -> None:
+        if self._live is None:
+            return
+        parts = [f"{self.done}/{self.total} trials"]
+        if self.best is not None:
+            parts.append(f"best {human('val_error', self.best[0])} (trial {self.best[1]})")
+        if self.ran:
+            seconds = (time.monotonic() - self.started) / self.ran
+            left = seconds * (self.total - self.done)
+            parts += [f"{60 / seconds:.1f} trials/min", f"about {duration(left)} left"]
+        self._live.update(Text(" · ".join([*parts, *([running] if running else [])]), overflow="ellipsis", no_wrap=True))
+
+
+def _what(member: Member) -> str:
+    topology, aggregation, depths, widths = describe(member)
+    return f"{topology} x {aggregation}, layers {depths}, widths {widths}"

@@ -1,0 +1,130 @@
+"""Reading a study's record: trials as a table, a status, the reference point of the hypervolume."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from connsearch.search.choices import values
+from connsearch.text import duration, human
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from optuna.trial import FrozenTrial
+
+    from connsearch.search.config import StudyConfig
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a study is.
+
+    Attributes:
+        asked: Trials that the study is to have.
+        states: Number of trials by state: complete, failed, pruned, unfinished.
+        best: Trial number and objectives of the complete trial that is least in the first objective.
+        seconds_per_trial: Median wall time of complete trials; 0 if there is none.
+        reasons: Number of trials by why they failed or diverged.
+    """
+
+    asked: int
+    states: dict[str, int]
+    best: dict[str, Any] | None
+    seconds_per_trial: float
+    reasons: dict[str, int]
+
+    @property
+    def finished(self) -> int:
+        """Trials that need no more work."""
+        return sum(n for state, n in self.states.items() if state != "unfinished")
+
+
+    def __str__(self) -> str:
+        """Return a line for each thing that one asks of a running study."""
+        counts = ", ".join(f"{n} {state}" for state, n in self.states.items())
+        lines = [f"trials   {self.finished} of {self.asked} finished: {counts}"]
+        if self.best is not None:
+            values = ", ".join(f"{name} {human(name, v)}" for name, v in self.best.items() if name != "trial")
+            lines.append(f"best     trial {self.best['trial']}: {values}")
+        if self.seconds_per_trial:
+            left = self.seconds_per_trial * (self.asked - self.finished)
+            lines.append(f"rate     {duration(self.seconds_per_trial)} a trial, about {duration(left)} left")
+        lines += [f"failed   {n} x {reason}" for reason, n in self.reasons.items()]
+        return "\n".join(lines)
+
+
+def status_of(trials: Sequence[FrozenTrial], asked: int, objectives: Sequence[str]) -> Status:
+    """Return the status of a study from its trials."""
+    words = {"COMPLETE": "complete", "FAIL": "failed", "PRUNED": "pruned"}
+    counts = Counter(words.get(trial.state.name, "unfinished") for trial in trials)
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    best = min(complete, key=lambda trial: trial.values[0], default=None)
+    durations = sorted(trial.duration.total_seconds() for trial in complete if trial.duration is not None)
+    return Status(
+        asked=asked,
+        states={word: counts[word] for word in ("complete", "failed", "pruned", "unfinished")},
+        best=None if best is None else {"trial": best.number, **dict(zip(objectives, best.values, strict=True))},
+        seconds_per_trial=durations[len(durations) // 2] if durations else 0.0,
+        reasons=dict(Counter(t.user_attrs["reason"] for t in trials if "reason" in t.user_attrs)),
+    )
+
+
+def front_frame(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> pd.DataFrame:
+    """Return a row for each complete trial: number, objectives, cost, what the network is, training."""
+    import pandas as pd
+
+    rows = [_row(trial, objectives) for trial in trials if trial.state.name == "COMPLETE"]
+    return pd.DataFrame(rows)
+
+
+def _row(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
+    attrs, cost = trial.user_attrs, trial.user_attrs["cost"]
+    blocks = attrs["network"]["blocks"]
+    row: dict[str, Any] = {
+        "trial": trial.number,
+        "macs": cost["macs"],
+        "params": cost["params"],
+        "val_error": attrs["val_error"],
+        "inference_bytes": cost["peak_activation_bytes"]["inference"],
+        "training_bytes": cost["peak_activation_bytes"]["training"],
+        "topology": _common([block.get("topology", "chain") for block in blocks]),
+        "aggregation": _common([block.get("aggregation", "sum") for block in blocks]),
+        "unit": _common([block.get("unit", "basic") for block in blocks]),
+        "n_layers": cost["n_layers"],
+        "depths": "-".join(str(block.get("n_layers", 0)) for block in blocks),
+        "widths": "-".join(str(block.get("width", 16)) for block in blocks),
+        "budget_macs": attrs["budget"]["macs"],
+        "seconds": attrs["seconds"],
+        "diverged": attrs.get("reason") == "diverged",
+    }
+    counts = ("macs", "params", "inference_bytes", "training_bytes")
+    return row | {n: int(v) if n in counts else v for n, v in zip(objectives, trial.values, strict=True)}
+
+
+def _common(items: Sequence[Any]) -> str:
+    """Return what all blocks have, or "mixed"."""
+    words = {_word(item) for item in items}
+    return words.pop() if len(words) == 1 else "mixed"
+
+
+def _word(item: str | Mapping[str, Any]) -> str:
+    if isinstance(item, str):
+        return item
+    params = ", ".join(f"{key}={value}" for key, value in item.items() if key != "name")
+    return f"{item['name']}({params})"
+
+
+def reference_point(config: StudyConfig) -> dict[str, float] | None:
+    """Return the fixed point that the hypervolume is measured from: error 1 and the greatest budget.
+
+    None where an objective has no bound that is known beforehand.
+    """
+    known = {"val_error": 1.0, "macs": float(max(values(config.space.budget.macs)))}
+    if config.space.budget.params:
+        known["params"] = float(config.space.budget.params)
+    directions = config.objectives
+    if any(name not in known or way != "minimize" for name, way in directions.items()):
+        return None
+    return {name: known[name] for name in directions}

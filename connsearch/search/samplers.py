@@ -1,0 +1,91 @@
+"""Samplers: who proposes the next trial's knobs. A fresh one for each trial, seeded by its number."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from connsearch.errors import StudyError
+from connsearch.registry import Ref, Registry
+from connsearch.search.choices import AnyOf, Choice, Fixed, IntRange
+from connsearch.search.space import label
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+
+SAMPLERS: Registry[Callable[..., Any]] = Registry("sampler")
+
+
+def make_sampler(ref: Ref, seed: int) -> BaseSampler:
+    """Return a fresh Optuna sampler.
+
+    Raises:
+        StudyError: if the sampler needs a package that is not installed.
+    """
+    from optuna.exceptions import ExperimentalWarning
+
+    params: dict[str, Any] = SAMPLERS.bind(ref)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate TPE, GP: chosen on purpose
+        sampler: BaseSampler = SAMPLERS[ref.name](seed, **params)
+    return sampler
+
+
+@SAMPLERS.register("random")
+def random_sampler(seed: int) -> BaseSampler:
+    """Every knob on its own, uniformly."""
+    from optuna.samplers import RandomSampler
+
+    return RandomSampler(seed=seed)
+
+
+@SAMPLERS.register("tpe")
+def tpe_sampler(seed: int, *, n_startup_trials: int = 10) -> BaseSampler:
+    """Tree-structured Parzen estimator over all knobs together; random for the first trials."""
+    from optuna.samplers import TPESampler
+
+    return TPESampler(
+        seed=seed,
+        multivariate=True,
+        constant_liar=False,  # what runs elsewhere would make a resumed trial differ
+        n_startup_trials=n_startup_trials,
+    )
+
+
+@SAMPLERS.register("nsga2")
+def nsga2_sampler(seed: int, *, population_size: int = 20) -> BaseSampler:
+    """Genetic algorithm NSGA-II; one generation has `population_size` trials."""
+    from optuna.samplers import NSGAIISampler
+
+    return NSGAIISampler(seed=seed, population_size=population_size)
+
+
+@SAMPLERS.register("gp")
+def gp_sampler(seed: int, *, n_startup_trials: int = 10) -> BaseSampler:
+    """Gaussian process; needs scipy, and seconds for each trial after the first hundred."""
+    from optuna.samplers import GPSampler
+
+    try:
+        import scipy  # noqa: F401  # the sampler would fail in the middle of a study
+    except ImportError:
+        raise StudyError("sampler 'gp' needs scipy: pip install 'connsearch[samplers]'") from None
+    return GPSampler(seed=seed, n_startup_trials=n_startup_trials)
+
+
+def distributions(knobs: Mapping[str, Choice]) -> dict[str, BaseDistribution]:
+    """Return the knobs as Optuna distributions; a reference is its label."""
+    return {name: _distribution(choice) for name, choice in knobs.items()}
+
+
+def _distribution(choice: Choice) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(choice, AnyOf | Fixed):
+        options = choice.values if isinstance(choice, AnyOf) else (choice.value,)
+        return CategoricalDistribution([label(value) for value in options])
+    if isinstance(choice, IntRange):
+        high = choice.high - (choice.high - choice.low) % choice.step
+        return IntDistribution(choice.low, high, log=choice.log, step=choice.step)
+    return FloatDistribution(choice.low, choice.high, log=choice.log)

@@ -1,0 +1,248 @@
+"""SearchSpace: which networks a study may try, all of them at a budget that is met by construction.
+
+A member is drawn in two steps: the knobs (topology, aggregation, depths, ratios of widths, budget), then
+the integer widths, which are solved so that the cost lies just below the budget. Every knob is always
+drawn, its range never depends on another knob, so that samplers can learn; a knob that does not apply
+(the depth of a third block in a network of two) is ignored.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from connsearch.config import Config
+from connsearch.cost import Budget, fit_width
+from connsearch.errors import BudgetError, SpecError, did_you_mean
+from connsearch.graph import TOPOLOGIES
+from connsearch.registry import Ref
+from connsearch.search.choices import (
+    FLOAT_CHOICE,
+    INT_CHOICE,
+    LADDER_CHOICE,
+    TEXT_CHOICE,
+    AnyOf,
+    Choice,
+    Fixed,
+    FloatRange,
+    IntRange,
+    draw,
+    ref_choice,
+    values,
+)
+from connsearch.spec.aggregations import AGGREGATIONS
+from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS
+from connsearch.spec.network import InputConfig, NetworkSpec
+
+if TYPE_CHECKING:
+    TopologyChoice = AggregationChoice = UnitChoice = StemChoice = TransitionChoice = HeadChoice = Choice
+    IntChoice = FloatChoice = TextChoice = LadderChoice = Choice
+else:
+    TopologyChoice, AggregationChoice = ref_choice(TOPOLOGIES), ref_choice(AGGREGATIONS)
+    UnitChoice, StemChoice = ref_choice(UNITS), ref_choice(STEMS)
+    TransitionChoice, HeadChoice = ref_choice(TRANSITIONS), ref_choice(HEADS)
+    IntChoice, FloatChoice, TextChoice, LadderChoice = INT_CHOICE, FLOAT_CHOICE, TEXT_CHOICE, LADDER_CHOICE
+
+PER_BLOCK = ("topology", "aggregation", "unit")
+RATIO_UNIT = 1000  # widths of a shape are ratios in thousandths, before they are solved
+
+
+class BlocksSpace(Config):
+    """What the blocks may be.
+
+    Attributes:
+        count: Number of blocks.
+        topology, aggregation, unit: Of every block alike, unless named in `per_block`.
+        n_layers: Number of units, for each block on its own.
+        width_ratio: Width of a block over that of the block before, for each on its own.
+        per_block: Which of topology, aggregation and unit are chosen for each block on its own.
+    """
+
+    count: IntChoice = Fixed(3)
+    topology: TopologyChoice = Fixed(Ref("dense"))
+    aggregation: AggregationChoice = Fixed(Ref("sum"))
+    unit: UnitChoice = Fixed(Ref("basic"))
+    n_layers: IntChoice
+    width_ratio: FloatChoice = Fixed(2.0)
+    per_block: tuple[Literal["topology", "aggregation", "unit"], ...] = ()
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        for name, least in (("count", 1), ("n_layers", 1), ("width_ratio", 0.01)):
+            if min(values(getattr(self, name))) < least:
+                raise SpecError(f"must be at least {least}, got {min(values(getattr(self, name)))}", place=name)
+        return self
+
+
+class BudgetSpace(Config):
+    """What members may cost.
+
+    Attributes:
+        macs: Multiply-accumulates of one image: a number is one budget, a list a ladder of budgets, a
+            table of low and high a range, searched in the logarithm.
+        params: Most trainable scalars; 0 for no bound.
+        tolerance: How far below its budget a member may stay, as a share of it.
+        quantum: Widths are multiples of it, or of its halves where that is too coarse.
+        min_width: No block is narrower.
+    """
+
+    macs: LadderChoice
+    params: int = Field(0, ge=0)
+    tolerance: float = Field(0.02, gt=0, lt=1)
+    quantum: int = Field(4, ge=1)
+    min_width: int = Field(4, ge=1)
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if min(values(self.macs)) < 1:
+            raise SpecError(f"must be at least 1, got {min(values(self.macs))}", place="macs")
+        return self
+
+
+class Member(NamedTuple):
+    """One network of a space, with the knobs that gave it and the budget it was fitted to."""
+
+    knobs: dict[str, Any]
+    budget: Budget
+    spec: NetworkSpec
+
+
+class SearchSpace(Config):
+    """A set of networks, as `search_spaces/*.toml` describe it.
+
+    Raises:
+        SpecError: if a value is wrong (the message names its place).
+    """
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    input: InputConfig = InputConfig()
+    n_classes: int = Field(10, ge=1)
+    scope: TextChoice = Fixed("block")
+    stem: StemChoice = Fixed(Ref("conv"))
+    transition: TransitionChoice = Fixed(Ref("conv"))
+    carry: TransitionChoice = Fixed(Ref("pool"))
+    head: HeadChoice = Fixed(Ref("pool"))
+    blocks: BlocksSpace
+    budget: BudgetSpace
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for scope in values(self.scope):
+            if scope not in ("block", "global"):
+                raise SpecError(f"unknown scope {scope!r}. {did_you_mean(scope, ('block', 'global'))}", place="scope")
+        if "global" in values(self.scope) and "topology" in self.blocks.per_block:
+            raise SpecError("scope 'global' has one topology for all blocks: take 'topology' out of per_block")
+        return self
+
+    # ---- knobs -----------------------------------------------------------------------------------
+
+    def knobs(self) -> dict[str, Choice]:
+        """Return every knob that is searched, by the name under which a study records it."""
+        return {name: choice for name, choice in self._all_knobs().items() if not isinstance(choice, Fixed)}
+
+    def _all_knobs(self) -> dict[str, Choice]:
+        blocks, most = self.blocks, max(values(self.blocks.count))
+        knobs: dict[str, Choice] = {"macs_budget": self.budget.macs, "count": blocks.count}
+        for name in ("scope", "stem", "transition", "carry", "head"):
+            knobs[name] = getattr(self, name)
+        for name in PER_BLOCK:
+            names = [f"{name}_{b}" for b in range(1, most + 1)] if name in blocks.per_block else [name]
+            knobs |= dict.fromkeys(names, getattr(blocks, name))
+        knobs |= {f"n_layers_{b}": blocks.n_layers for b in range(1, most + 1)}
+        knobs |= {f"width_ratio_{b}": blocks.width_ratio for b in range(2, most + 1)}
+        return knobs
+
+    def member(self, drawn: Mapping[str, Any]) -> Member:
+        """Return the network that knob values stand for, its widths solved from the budget.
+
+        Args:
+            drawn: A value for each of `knobs()`; a registered name or label where a reference is meant.
+
+        Raises:
+            SpecError: if a knob is missing or its value is none of the space's.
+            BudgetError: if no width and no allowed depth meets the budget.
+        """
+        knobs = {name: _value(name, choice, drawn) for name, choice in self._all_knobs().items()}
+        budget = Budget(knobs["macs_budget"], self.budget.params or None, self.budget.tolerance)
+        shape = self._shape(knobs)
+        spec = fit_width(
+            shape,
+            budget,
+            quantum=self.budget.quantum,
+            min_width=self.budget.min_width,
+            min_depths=[min(values(self.blocks.n_layers))] * len(shape.blocks),
+        )
+        return Member({name: knobs[name] for name in self.knobs()}, budget, spec)
+
+    def _shape(self, knobs: Mapping[str, Any]) -> NetworkSpec:
+        width, blocks = float(RATIO_UNIT), []
+        for number in range(1, knobs["count"] + 1):
+            width *= knobs[f"width_ratio_{number}"] if number > 1 else 1
+            block = {name: knobs.get(f"{name}_{number}", knobs.get(name)) for name in PER_BLOCK}
+            blocks.append({**block, "n_layers": knobs[f"n_layers_{number}"], "width": round(width)})
+        parts = {name: knobs[name] for name in ("scope", "stem", "transition", "carry", "head")}
+        return NetworkSpec(input=self.input, n_classes=self.n_classes, blocks=tuple(blocks), **parts)
+
+    def draw(self, rng: random.Random) -> Member:
+        """Return a random member."""
+        return self.member({name: draw(choice, rng) for name, choice in self.knobs().items()})
+
+    # ---- bounds ----------------------------------------------------------------------------------
+
+    def kinds(self) -> Iterator[dict[str, Any]]:
+        """Yield every combination of categories, at the least depth, the least budget and ratio."""
+        categories, least = {}, {}
+        for name, choice in self._all_knobs().items():
+            if isinstance(choice, AnyOf) and name not in ("macs_budget", "count"):
+                categories[name.rstrip("_0123456789")] = choice.values
+            else:
+                least[name] = min(values(choice)) if len(values(choice)) > 1 else values(choice)[0]
+        for combination in itertools.product(*categories.values()):
+            chosen = dict(zip(categories, combination, strict=True))
+            knobs = self._all_knobs()
+            yield {**least, **{n: chosen[n.rstrip("_0123456789")] for n in knobs if n not in least}}
+
+    def check(self) -> None:
+        """Make sure that every kind of member can meet every budget.
+
+        Raises:
+            BudgetError: naming the kind, the bound, the least cost that is possible and the way out.
+            SpecError: if a kind is refused, naming it and the reason.
+        """
+        for knobs in self.kinds():
+            kind = f"{knobs.get('topology', knobs.get('topology_1'))} x {knobs.get('aggregation', knobs.get('aggregation_1'))}"
+            try:
+                self.member({name: knobs[name] for name in self.knobs()})
+            except BudgetError as error:
+                raise BudgetError(f"budget: no {kind} fits: {error}") from None
+            except SpecError as error:
+                raise SpecError(f"{kind}: {error}") from None
+
+
+def _value(name: str, choice: Choice, drawn: Mapping[str, Any]) -> Any:
+    """Return the checked value of a knob."""
+    if isinstance(choice, Fixed):
+        return choice.value
+    if name not in drawn:
+        raise SpecError(f"knob {name!r} has no value")
+    value = drawn[name]
+    if isinstance(choice, AnyOf):
+        for known in choice.values:
+            if value == known or (isinstance(known, Ref) and value == known.label):
+                return known
+        raise SpecError(f"knob {name!r} is one of {', '.join(map(str, choice.values))}, got {value}")
+    if not choice.low <= value <= choice.high:
+        raise SpecError(f"knob {name!r} lies within {choice.low}..{choice.high}, got {value}")
+    return value
+
+
+def label(value: Any) -> Any:
+    """Return what a study records for a knob's value: numbers and text as they are, references as labels."""
+    return value.label if isinstance(value, Ref) else value
+
+
+__all__ = ["BlocksSpace", "BudgetSpace", "FloatRange", "IntRange", "Member", "SearchSpace", "label"]

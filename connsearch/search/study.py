@@ -1,0 +1,357 @@
+"""Study: trials on an Optuna storage, which is the one record of everything that was asked and reached.
+
+A study lives in a directory: `journal.log` is the storage, `study.toml` a copy of the configuration for
+people. Every trial's sampler and training are seeded by its number, so running again after a kill goes
+on as if nothing had happened; a trial that was cut off runs again with the same knobs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from connsearch.cost import network_cost
+from connsearch.errors import BudgetError, SpecError, StudyError
+from connsearch.files import write_whole
+from connsearch.search.config import StudyConfig
+from connsearch.search.objective import Outcome, default_device, environment, evaluate_network
+from connsearch.search.pareto import ParetoFront
+from connsearch.search.records import Status, front_frame, reference_point, status_of
+from connsearch.search.samplers import distributions, make_sampler
+from connsearch.search.seeds import stream_seed
+from connsearch.search.space import Member, SearchSpace
+from connsearch.train.config import TrainConfig
+from connsearch.train.result import EpochRecord
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial, Trial
+
+STUDY_NAME = "connsearch"
+JOURNAL, COPY, LOCK = "journal.log", "study.toml", "lock"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Whom to tell how a run goes; every hook is optional.
+
+    Attributes:
+        trial_started: Called with the number and the network.
+        epoch_ended: Called after each epoch of a trial.
+        trial_ended: Called with the trial's number and its outcome, or the reason why it failed.
+    """
+
+    trial_started: Callable[[int, Member], None] = field(default=lambda number, member: None)
+    epoch_ended: Callable[[int, EpochRecord], None] = field(default=lambda number, record: None)
+    trial_ended: Callable[[int, Outcome | str], None] = field(default=lambda number, outcome: None)
+
+
+class Study:
+    """A study in a directory. Make one with `open`, read one with `load`."""
+
+    def __init__(self, directory: Path, config: StudyConfig, study: optuna.Study) -> None:
+        self.directory = directory
+        self.config = config
+        self._study = study
+
+    # ---- opening -----------------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | os.PathLike[str],
+        space: SearchSpace,
+        *,
+        objectives: Sequence[str] | dict[str, Any] = ("val_error", "macs"),
+        seed: int = 0,
+        sampler: object = "tpe",
+        train: TrainConfig | dict[str, Any] | None = None,
+        question: str = "",
+    ) -> Study:
+        """Create a study, or open the one that is there if it is the same.
+
+        Args:
+            directory: Created if it does not exist.
+            space: What is searched.
+            objectives: Names, each to be minimised, or a mapping from names to directions.
+            seed: All randomness follows from it.
+            sampler: "random", "tpe", "nsga2", "gp", or a table with parameters.
+            train: How networks are trained; by default digits, 12 epochs.
+            question: What the study is to answer.
+
+        Raises:
+            SpecError: if an argument is wrong.
+            BudgetError: if a kind of member cannot meet the budget.
+            StudyError: if the directory holds another study or cannot be written.
+            DataError: if the data set is missing or does not match the space.
+        """
+        directions = objectives if isinstance(objectives, dict) else dict.fromkeys(objectives, "minimize")
+        given = {"train": train} if train is not None else {}
+        config = StudyConfig(
+            space=space, objectives=directions, seed=seed, sampler=sampler, question=question, **given
+        )
+        return cls.from_config(directory, config)
+
+    @classmethod
+    def from_config(cls, directory: str | os.PathLike[str], config: StudyConfig) -> Study:
+        """Create or open the study of a configuration; raises as `open`."""
+        path = Path(directory)
+        if not (path / COPY).exists():  # written last
+            config.space.check()
+            check_data(config)
+            _prepare(path)
+            with _alone(path):
+                _create(path, config)
+        opened = cls.load(path)
+        check_same(path, opened.config, config)
+        opened.config = config
+        return opened
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Study:
+        """Open the study in a directory as it is.
+
+        Raises:
+            StudyError: if there is none.
+        """
+        path = Path(directory)
+        study = _existing(path)
+        text = study.user_attrs.get("config")
+        if text is None:
+            raise StudyError(f"{path}: the study was cut off while it was created: run it again, or delete the directory")
+        return cls(path, StudyConfig.from_json(text), study)
+
+    # ---- running -----------------------------------------------------------------------------------
+
+    def run(self, n_trials: int | None = None, *, device: str | None = None, progress: Progress | None = None) -> int:
+        """Run trials until the study has so many finished ones; resume whatever was cut off.
+
+        Args:
+            n_trials: Total of finished trials, those of earlier runs included; by default the
+                configuration's.
+            device: Where to train; by default CUDA if there is one.
+            progress: Whom to tell.
+
+        Returns:
+            How many trials this call ran.
+
+        Raises:
+            StudyError: if another process is running this study.
+        """
+        total = n_trials or self.config.n_trials
+        with _alone(self.directory):
+            self._study.set_user_attr("n_trials", total)
+            check_data(self.config)
+            ran = 0
+            while (number := self._next_number(total)) is not None:
+                self._run_trial(number, device or default_device(), progress or Progress())
+                ran += 1
+            return ran
+
+    def _next_number(self, total: int) -> int | None:
+        """Return the number of the trial to run: one that was cut off, else a new one; None if all are done."""
+        trials = self._study.get_trials(deepcopy=False)
+        for trial in trials:
+            if not trial.state.is_finished():
+                return trial.number
+        return len(trials) if len(trials) < total else None
+
+    def _run_trial(self, number: int, device: str, progress: Progress) -> None:
+        from optuna.trial import TrialState
+
+        trial = self._ask(number)
+        try:
+            member = self.config.space.member(trial.params)
+        except (SpecError, BudgetError) as error:
+            trial.set_user_attr("reason", str(error))
+            self._study.tell(trial, state=TrialState.FAIL)
+            progress.trial_ended(number, str(error))
+            return
+        progress.trial_started(number, member)
+        self._record_member(trial, member)
+        outcome = evaluate_network(
+            member.spec,
+            self.config.train,
+            study_seed=self.config.seed,
+            trial=number,
+            device=device,
+            on_epoch=lambda record: progress.epoch_ended(number, record),
+        )
+        self._record_outcome(trial, outcome, device)
+        self._study.tell(trial, [outcome.value(name) for name in self.config.objectives])
+        progress.trial_ended(number, outcome)
+
+    def _ask(self, number: int) -> Trial:
+        """Return the trial of that number with all knobs drawn; what an earlier run drew stays."""
+        import optuna
+
+        self._study.sampler = make_sampler(
+            self.config.sampler, stream_seed(self.config.seed, number, "sampler")
+        )
+        known = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
+        if number in known:
+            trial = optuna.trial.Trial(self._study, known[number]._trial_id)
+        else:
+            trial = self._study.ask()
+        for name, distribution in distributions(self.config.space.knobs()).items():
+            _suggest(trial, name, distribution)
+        return trial
+
+    @staticmethod
+    def _record_member(trial: Trial, member: Member) -> None:
+        spec = member.spec
+        trial.set_user_attr("network", spec.to_dict())
+        trial.set_user_attr("cost", network_cost(spec).to_dict())
+        trial.set_user_attr("budget", member.budget.bounds())
+
+    def _record_outcome(self, trial: Trial, outcome: Outcome, device: str) -> None:
+        result = outcome.training
+        trial.set_user_attr("curve", [record.to_dict() for record in result.curve])
+        trial.set_user_attr("val_error", result.val_error)
+        trial.set_user_attr("seconds", result.seconds)
+        trial.set_user_attr("environment", environment(device))
+        if result.diverged:
+            trial.set_user_attr("reason", "diverged")
+            trial.set_constraint("diverged", 1.0)
+
+    # ---- reading -----------------------------------------------------------------------------------
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return all trials as Optuna holds them."""
+        return self._study.get_trials(deepcopy=False)
+
+    def pareto_front(self) -> ParetoFront:
+        """Return the finished trials and which of them no other beats in every objective."""
+        objectives = self.config.objectives
+        frame = front_frame(self.trials(), tuple(objectives))
+        return ParetoFront.from_frame(
+            frame, tuple(objectives), tuple(objectives.values()), reference_point(self.config)
+        )
+
+    def status(self) -> Status:
+        """Return how many trials are in which state, the best one and the rate."""
+        asked = self._study.user_attrs.get("n_trials", self.config.n_trials)
+        return status_of(self.trials(), asked, tuple(self.config.objectives))
+
+
+def _suggest(trial: Trial, name: str, distribution: Any) -> None:
+    """Ask for one knob through the public interface, which keeps a value that is already recorded."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        trial.suggest_categorical(name, distribution.choices)
+    elif isinstance(distribution, IntDistribution):
+        low, high = distribution.low, distribution.high
+        trial.suggest_int(name, low, high, step=distribution.step, log=distribution.log)
+    else:
+        trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+
+
+def check_data(config: StudyConfig) -> None:
+    """Make sure that the data set is there and fits the space.
+
+    Raises:
+        DataError: naming both sides and the way out.
+    """
+    from connsearch.data import check_matches, load_dataset
+
+    space = config.space
+    check_matches(
+        load_dataset(config.train.dataset),
+        channels=space.input.channels,
+        height=space.input.height,
+        width=space.input.width,
+        n_classes=space.n_classes,
+    )
+
+
+def _prepare(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be written: {error.strerror}; choose another directory") from None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the directory's lock; the system releases it when the process ends, however it ends."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(path / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise StudyError(
+            f"{path}: another process is running this study: wait for it, or choose another --dir"
+        ) from None
+    except PermissionError as error:
+        raise StudyError(f"{path}: cannot be written: {error.strerror}; choose another directory") from None
+
+
+def check_writable(path: Path) -> None:
+    """Make sure that a directory can be made and written, without making it.
+
+    Raises:
+        StudyError: if not.
+    """
+    nearest = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise StudyError(f"{path}: cannot be written: {nearest} does not allow it; choose another directory")
+
+
+def _storage(path: Path) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(path / JOURNAL)))
+
+
+def _create(path: Path, config: StudyConfig) -> None:
+    """Create the study, unless another process was faster; a creation that was cut off is finished."""
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = optuna.create_study(
+            storage=_storage(path),
+            study_name=STUDY_NAME,
+            directions=list(config.objectives.values()),
+            load_if_exists=True,
+        )
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    if "config" not in study.user_attrs:
+        study.set_user_attr("config", config.to_json())
+        write_whole(path / COPY, config.to_toml().encode())
+
+
+def _existing(path: Path) -> optuna.Study:
+    import optuna
+
+    if not (path / JOURNAL).is_file():
+        raise StudyError(f"{path}: no study there: run one with `connsearch run STUDY.toml --dir {path}`")
+    try:
+        return optuna.load_study(study_name=STUDY_NAME, storage=_storage(path))
+    except (KeyError, json.JSONDecodeError, PermissionError, OSError) as error:
+        raise StudyError(f"{path / JOURNAL}: cannot be read as a study: {error}") from None
+
+
+def check_same(path: Path, there: StudyConfig, here: StudyConfig) -> None:
+    """Make sure that two configurations are of one study.
+
+    Raises:
+        StudyError: naming the first difference.
+    """
+    old, new = there.identity(), here.identity()
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            raise StudyError(
+                f"{path}: holds another study: {key} is {old.get(key)} there, {new.get(key)} here; "
+                "choose another --dir"
+            )

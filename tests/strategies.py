@@ -1,0 +1,202 @@
+"""What hypothesis draws: graphs and network specifications, small, many and odd-sized.
+
+Names come from the registries, so that whatever is registered is drawn without editing this file;
+`PARAMETERS` adds values of parameters other than the defaults.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from hypothesis import strategies as st
+
+from connsearch.graph import TOPOLOGIES, ConnectivityGraph, Node
+from connsearch.registry import Ref, Registry
+from connsearch.spec import AGGREGATIONS, UNITS, NetworkSpec
+from connsearch.spec.aggregations import aggregation_rule
+from connsearch.spec.chains import unit_channels
+from connsearch.spec.ops import ACTIVATIONS, NORMS
+
+Draw = st.DrawFn
+
+PARAMETERS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "sparse": {"base": st.integers(2, 5)},
+    "nearest": {"k": st.integers(0, 4)},
+    "random_dag": {"p": st.floats(0, 1), "seed": st.integers(0, 99)},
+    "loglog_dense": {"min_inputs": st.integers(1, 5)},
+    "depthwise": {"form": st.sampled_from(["normalized", "paper"])},
+    "gated": {"bias": st.floats(-4, 1)},
+    "routed": {"hidden": st.integers(1, 5)},
+}
+UNIT_PARAMETERS: dict[str, st.SearchStrategy[Any]] = {
+    "kernel": st.sampled_from([1, 3, 5]),
+    "expansion": st.integers(1, 3),
+    "inner": st.integers(1, 4),
+    "groups": st.sampled_from([1, 2, 3]),
+    "activation": st.sampled_from([*ACTIVATIONS, "none"]),
+    "norm": st.sampled_from(NORMS),
+    "order": st.sampled_from(["pre", "post"]),
+}
+
+
+@st.composite
+def refs(draw: Draw, registry: Registry[Any], names: list[str] | None = None) -> Ref:
+    """Draw an entry of a registry, and some of its parameters."""
+    name = draw(st.sampled_from(names or sorted(registry)))
+    known = {**(UNIT_PARAMETERS if registry is UNITS else {}), **PARAMETERS.get(name, {})}
+    params = {key: draw(known[key]) for key in registry.parameters(name) if key in known and draw(st.booleans())}
+    return registry.ref(name, **params)
+
+
+def topologies() -> st.SearchStrategy[Ref]:
+    """Draw a topology."""
+    return refs(TOPOLOGIES)
+
+
+def aggregations(*, any_channels: bool = False) -> st.SearchStrategy[Ref]:
+    """Draw an aggregation; if asked, one that takes sources of unequal channels."""
+    names = [n for n in sorted(AGGREGATIONS) if not aggregation_rule(Ref(n)).equal_channels]
+    return refs(AGGREGATIONS, names if any_channels else None)
+
+
+# ---- graphs --------------------------------------------------------------------------------------------
+
+
+@st.composite
+def dags(draw: Draw, max_units: int = 6, *, named: bool = True) -> ConnectivityGraph:
+    """Draw one block: a stem, units that each read some earlier nodes, a head that reads at least all others."""
+    n = draw(st.integers(1, max_units))
+    sources: list[tuple[int, ...]] = [()]
+    for i in range(1, n + 1):
+        sources.append(tuple(sorted(draw(st.sets(st.integers(0, i - 1), min_size=1, max_size=4)))))
+    unread = set(range(n + 1)) - set().union(*sources)
+    sources.append(tuple(sorted(unread | draw(st.sets(st.integers(0, n), max_size=2)))))
+    names = [f"u{i}" for i in range(1, n + 1)]
+    if named:
+        word = st.from_regex(r"[a-z][a-z0-9_]{0,5}(\.[a-z][a-z0-9_]{0,3})?", fullmatch=True)
+        names = [f"{draw(word)}{i}" for i in range(1, n + 1)]
+    nodes = (Node("stem", "stem"), *map(Node, names), Node("head", "head"))
+    return ConnectivityGraph(nodes, tuple(sources))
+
+
+@st.composite
+def block_graphs(draw: Draw) -> ConnectivityGraph:
+    """Draw the graph of a network of blocks, each wired by itself or all by one rule."""
+    return draw(specs(own_graph=False)).graph()
+
+
+def graphs() -> st.SearchStrategy[ConnectivityGraph]:
+    """Draw any whole network's graph."""
+    return st.one_of(dags(), block_graphs())
+
+
+def relabelled(graph: ConnectivityGraph, seed: int) -> ConnectivityGraph:
+    """Return the same network under other names and in another topological order."""
+    rng = random.Random(seed)
+    order: list[int] = []
+    while len(order) < len(graph):
+        placed = set(order)
+        ready = [i for i in range(len(graph)) if i not in placed and placed.issuperset(graph.sources[i])]
+        order.append(rng.choice(ready))
+    place = {old: new for new, old in enumerate(order)}
+    nodes = [graph.nodes[old] for old in order]
+    return ConnectivityGraph(
+        tuple(Node(f"n{rng.random()}".replace(".", "_"), n.kind, n.block, n.scale, n.path) for n in nodes),
+        tuple(tuple(sorted(place[s] for s in graph.sources[old])) for old in order),
+    )
+
+
+# ---- specifications ------------------------------------------------------------------------------------
+
+
+@st.composite
+def specs(
+    draw: Draw,
+    *,
+    topology: str | None = None,
+    aggregation: str | None = None,
+    own_graph: bool = True,
+    max_layers: int = 5,
+    max_blocks: int = 3,
+) -> NetworkSpec:
+    """Draw a valid network: every registered topology, aggregation, unit, stem, transition, scope.
+
+    Where channels may differ (a stem of its own width, compression), the block is one that concatenates.
+
+    Args:
+        topology: Only this one.
+        aggregation: Only this one; then channels never differ, unless it takes that.
+        own_graph: Whether the graph may be given instead of drawn from topologies.
+        max_layers: Most layers in a block.
+        max_blocks: Most blocks.
+    """
+    n_blocks = draw(st.integers(1, max_blocks))
+    scope = draw(st.sampled_from(["block", "global"]))
+    takes_any = aggregation is None or not aggregation_rule(Ref(aggregation)).equal_channels
+    compression = draw(st.sampled_from([0.0, 0.3, 0.5, 1.0])) if takes_any and draw(st.booleans()) else 0.0
+    unequal_stem = takes_any and draw(st.booleans())
+    rules = [draw(refs(TOPOLOGIES, [topology] if topology else None)) for _ in range(n_blocks)]
+    blocks = []
+    for number in range(n_blocks):
+        entry_unit = scope == "block" and draw(st.booleans())
+        unequal = (compression and (number > 0 or scope == "global")) or (unequal_stem and number == 0)
+        joined = aggregations(any_channels=bool(unequal and not entry_unit))
+        unit = draw(refs(UNITS))
+        if unequal_stem or compression:  # what a unit reads may not divide into groups
+            unit = UNITS.ref(unit.name, **{k: v for k, v in unit.params if k != "groups"})
+        groups = int(UNITS.bind(unit).get("groups", 1))
+        blocks.append(
+            {
+                "topology": rules[0] if scope == "global" else rules[number],
+                "aggregation": AGGREGATIONS.ref(aggregation) if aggregation else draw(joined),
+                "unit": unit,
+                "n_layers": draw(st.integers(1 + entry_unit, max_layers)),
+                "width": groups * draw(st.integers(1, 6 // groups)),
+                "entry_unit": entry_unit,
+            }
+        )
+    stem = draw(st.sampled_from(["conv", "conv(kernel=5)", "imagenet", "imagenet(activation=elu)"]))
+    least = 2 ** (n_blocks - 1) * (4 if stem.startswith("imagenet") else 1)
+    spec = NetworkSpec(
+        name=draw(st.sampled_from(["network", "drawn one"])),
+        input={
+            "channels": draw(st.integers(1, 3)),
+            "height": draw(st.integers(least, least + 6)),
+            "width": draw(st.integers(least, least + 6)),
+        },
+        n_classes=draw(st.integers(1, 7)),
+        scope=scope,
+        stem=stem,
+        stem_ratio=draw(st.integers(1, 3)) if unequal_stem else 0,
+        transition=draw(transitions()),
+        carry=draw(transitions()),
+        compression=compression,
+        blocks=blocks,
+    )
+    if own_graph and draw(st.integers(0, 3)) == 0:
+        return _with_own_graph(draw, spec)
+    return spec
+
+
+def transitions() -> st.SearchStrategy[str]:
+    """Draw the label of a transition or carry."""
+    return st.sampled_from(
+        ["conv", "conv(kernel=1, norm=none)", "conv(activation=silu)", "pool", "pool(norm=instance)"]
+    )
+
+
+def _with_own_graph(draw: Draw, spec: NetworkSpec) -> NetworkSpec:
+    """Return a network whose graph is given: that of the specification, or any graph of one block."""
+    graph = spec.graph()
+    if len(spec.blocks) == 1 and not spec.stem_ratio:
+        graph = draw(dags())
+    left_out = {"topology", "n_layers", "entry_unit"}
+    blocks = [block.model_dump(exclude=left_out) for block in spec.blocks]
+    rest = spec.model_dump(exclude={"schema_version", "own_graph", "blocks", "scope"})
+    return NetworkSpec(graph=graph, blocks=blocks, **rest)
+
+
+def block_out(spec: NetworkSpec) -> list[int]:
+    """Return the channels that the units of each block give out."""
+    return [unit_channels(block.unit, block.width) for block in spec.blocks]
