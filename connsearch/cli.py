@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class _Group(TyperGroup):
     """Prints an error of ours as one line and exits with 1; Ctrl-C exits with 130."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except ConnsearchError as error:
@@ -86,7 +86,9 @@ def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> N
 @app.command()
 def show(
     net: Net,
-    graph: Annotated[bool, typer.Option("--graph", help="Who reads whom, and how far gradients travel.")] = False,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Who reads whom, and how far gradients travel.")
+    ] = False,
 ) -> None:
     """Show a network: each node's shapes and cost, or its connections."""
     from connsearch.cost.table import graph_text, node_table
@@ -96,7 +98,9 @@ def show(
 
 
 @app.command()
-def draw(net: Net, output: Annotated[Path, typer.Option("-o", "--output", help=".svg, .png or .pdf")]) -> None:
+def draw(
+    net: Net, output: Annotated[Path, typer.Option("-o", "--output", help=".svg, .png or .pdf")]
+) -> None:
     """Draw a network's connectivity as an arc diagram."""
     from connsearch.plots import plot_graph, save
     from connsearch.spec.resolve import resolve
@@ -109,8 +113,10 @@ def draw(net: Net, output: Annotated[Path, typer.Option("-o", "--output", help="
 
 @app.command()
 def cost(
-    nets: Annotated[list[str], typer.Argument(metavar="NET...", help="Presets or NetworkSpec TOML files.")],
-    classes: Annotated[int | None, typer.Option("--classes", min=1, help="In place of the network's own.")] = None,
+    nets: Annotated[list[str], typer.Argument(metavar="NET", help="Presets or NetworkSpec TOML files.")],
+    classes: Annotated[
+        int | None, typer.Option("--classes", min=1, help="In place of the network's own.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print parameters, multiply-accumulates, FLOPs and activation memory, for one image."""
@@ -135,7 +141,9 @@ def sample(
     space.check()
     rng = random.Random(seed)
     members = [space.draw(rng) for _ in range(n)]
-    typer.echo(json.dumps([member_record(member) for member in members]) if as_json else member_table(members))
+    typer.echo(
+        json.dumps([member_record(member) for member in members]) if as_json else member_table(members)
+    )
 
 
 @app.command()
@@ -156,9 +164,15 @@ def plan(
 @app.command()
 def run(
     study_file: StudyFile,
-    directory: Annotated[Path | None, typer.Option("--dir", help="Where the study lives [runs/<its file's name>].")] = None,
-    trials: Annotated[int | None, typer.Option("--trials", min=1, help="Total of trials, earlier runs included.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda [cuda if there is one].")] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Where the study lives [runs/<its file's name>].")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Total of trials, earlier runs included.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu or cuda [cuda if there is one].")
+    ] = None,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Run a study, or go on with it: the same command resumes what was stopped."""
@@ -188,8 +202,12 @@ def status(directory: Directory, as_json: Json = False) -> None:
 @app.command()
 def front(
     directory: Directory,
-    plots: Annotated[list[Path], typer.Option("--plot", help=".svg, .png, .pdf or .html; may be repeated.")] = [],  # noqa: B006
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write all trials with a column on_front.")] = None,
+    plots: Annotated[
+        list[Path], typer.Option("--plot", help=".svg, .png, .pdf or .html; may be repeated.")
+    ] = [],  # noqa: B006
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write all trials with a column on_front.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print the Pareto front of a study, and draw it."""
@@ -197,11 +215,11 @@ def front(
     from connsearch.search.study import Study
 
     found = Study.load(directory).pareto_front()
-    typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
     for path in plots:
         save_front(found, path)
     if csv is not None:
         found.to_csv(csv)
+    typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
     for path in [*plots, *([csv] if csv else [])]:
         typer.echo(f"wrote {path}", err=True)
 

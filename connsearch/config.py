@@ -45,7 +45,7 @@ class Config(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_conversion(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse text and truth values for numbers, fractions for integers, anything else for truth values."""
+        """Refuse text and truth values for numbers, fractions for integers, all else for truth values."""
         kind = cls.model_fields[info.field_name or ""].annotation
         expected = _EXACT.get(kind) if isinstance(kind, type) else None
         if expected and type(value) not in expected[1]:

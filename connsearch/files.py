@@ -15,7 +15,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
         ConnsearchError: if that is not possible.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
     try:
         try:
             temporary.write_bytes(content)

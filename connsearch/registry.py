@@ -173,7 +173,7 @@ def _typed(value: object, default: Scalar, place: str) -> Scalar:
         raise SpecError(f"{place} must be {type(default).__name__}, got {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise SpecError(f"{place} must be finite, got {value!r}")
-    return value  # type: ignore[return-value]  # type(value) is a scalar type, mypy cannot see it
+    return value
 
 
 def _read(text: str, default: Scalar) -> Scalar:

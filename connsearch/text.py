@@ -63,9 +63,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collect
     a       10
     bb       9
     """
-    columns = [[title, *cells] for title, cells in zip(header, zip(*rows, strict=True), strict=True)]
     aligned = []
-    for column in columns:
+    for column in zip(header, *rows, strict=True):
         width = max(map(len, column))
         to_left = column[0] in left
         aligned.append([cell.ljust(width) if to_left else cell.rjust(width) for cell in column])

@@ -15,7 +15,6 @@ from connsearch.graph import TOPOLOGIES, ConnectivityGraph, Node
 from connsearch.registry import Ref, Registry
 from connsearch.spec import AGGREGATIONS, UNITS, NetworkSpec
 from connsearch.spec.aggregations import aggregation_rule
-from connsearch.spec.chains import unit_channels
 from connsearch.spec.ops import ACTIVATIONS, NORMS
 
 Draw = st.DrawFn
@@ -45,7 +44,9 @@ def refs(draw: Draw, registry: Registry[Any], names: list[str] | None = None) ->
     """Draw an entry of a registry, and some of its parameters."""
     name = draw(st.sampled_from(names or sorted(registry)))
     known = {**(UNIT_PARAMETERS if registry is UNITS else {}), **PARAMETERS.get(name, {})}
-    params = {key: draw(known[key]) for key in registry.parameters(name) if key in known and draw(st.booleans())}
+    params = {
+        key: draw(known[key]) for key in registry.parameters(name) if key in known and draw(st.booleans())
+    }
     return registry.ref(name, **params)
 
 
@@ -65,7 +66,7 @@ def aggregations(*, any_channels: bool = False) -> st.SearchStrategy[Ref]:
 
 @st.composite
 def dags(draw: Draw, max_units: int = 6, *, named: bool = True) -> ConnectivityGraph:
-    """Draw one block: a stem, units that each read some earlier nodes, a head that reads at least all others."""
+    """Draw one block: a stem, units that read some earlier nodes, a head that reads at least all others."""
     n = draw(st.integers(1, max_units))
     sources: list[tuple[int, ...]] = [()]
     for i in range(1, n + 1):
@@ -74,8 +75,8 @@ def dags(draw: Draw, max_units: int = 6, *, named: bool = True) -> ConnectivityG
     sources.append(tuple(sorted(unread | draw(st.sets(st.integers(0, n), max_size=2)))))
     names = [f"u{i}" for i in range(1, n + 1)]
     if named:
-        word = st.from_regex(r"[a-z][a-z0-9_]{0,5}(\.[a-z][a-z0-9_]{0,3})?", fullmatch=True)
-        names = [f"{draw(word)}{i}" for i in range(1, n + 1)]
+        word = st.from_regex(r"[a-z][a-z0-9_]{0,4}", fullmatch=True)
+        names = [f"{draw(word)}_{i}{draw(st.sampled_from(['', '.x', '.y.z']))}" for i in range(1, n + 1)]
     nodes = (Node("stem", "stem"), *map(Node, names), Node("head", "head"))
     return ConnectivityGraph(nodes, tuple(sources))
 
@@ -157,7 +158,9 @@ def specs(
             }
         )
     stem = draw(st.sampled_from(["conv", "conv(kernel=5)", "imagenet", "imagenet(activation=elu)"]))
-    least = 2 ** (n_blocks - 1) * (4 if stem.startswith("imagenet") else 1)
+    transition, carry = draw(transitions()), draw(transitions())
+    per_image = any(norm in f"{transition} {carry} {blocks}" for norm in ("layer'", "instance"))
+    least = 2 ** (n_blocks - 1 + per_image) * (4 if stem.startswith("imagenet") else 1)
     spec = NetworkSpec(
         name=draw(st.sampled_from(["network", "drawn one"])),
         input={
@@ -169,8 +172,8 @@ def specs(
         scope=scope,
         stem=stem,
         stem_ratio=draw(st.integers(1, 3)) if unequal_stem else 0,
-        transition=draw(transitions()),
-        carry=draw(transitions()),
+        transition=transition,
+        carry=carry,
         compression=compression,
         blocks=blocks,
     )
@@ -195,8 +198,3 @@ def _with_own_graph(draw: Draw, spec: NetworkSpec) -> NetworkSpec:
     blocks = [block.model_dump(exclude=left_out) for block in spec.blocks]
     rest = spec.model_dump(exclude={"schema_version", "own_graph", "blocks", "scope"})
     return NetworkSpec(graph=graph, blocks=blocks, **rest)
-
-
-def block_out(spec: NetworkSpec) -> list[int]:
-    """Return the channels that the units of each block give out."""
-    return [unit_channels(block.unit, block.width) for block in spec.blocks]

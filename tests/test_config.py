@@ -43,7 +43,10 @@ def message(data: object, model: type[Config] = Cart, source: str = "") -> str:
     ("data", "expected"),
     [
         ({"cout": 1}, "cout: unknown key. Did you mean 'count'? Known: best, count, type, weight, wheels."),
-        ({"wheels": [{}, {"sise": 1}]}, "wheels[1].sise: unknown key. Did you mean 'size'? Known: load, size, spare."),
+        (
+            {"wheels": [{}, {"sise": 1}]},
+            "wheels[1].sise: unknown key. Did you mean 'size'? Known: load, size, spare.",
+        ),
         ({"best": {"zzz": 1}}, "best.zzz: unknown key. Known: load, size, spare."),
         ({"count": "1"}, "count: must be an integer, got '1'"),
         ({"count": 1.0}, "count: must be an integer, got 1.0"),
@@ -140,7 +143,10 @@ def test_a_file_that_is_no_text(tmp_path: Path, read_fails: Any) -> None:
 
 def test_a_mistake_in_a_file_names_the_file(tmp_path: Path, read_fails: Any) -> None:
     (tmp_path / "bad.toml").write_text("[[wheels]]\nsize = 1.5\n", encoding="utf-8")
-    assert read_fails(tmp_path / "bad.toml") == f"{tmp_path}/bad.toml: wheels[0].size: must be an integer, got 1.5"
+    assert (
+        read_fails(tmp_path / "bad.toml")
+        == f"{tmp_path}/bad.toml: wheels[0].size: must be an integer, got 1.5"
+    )
 
 
 def test_text_that_is_no_json() -> None:

@@ -25,7 +25,9 @@ def make() -> Registry[Any]:
     registry: Registry[Any] = Registry("tool")
 
     @registry.register("saw")
-    def saw(j: int, *, teeth: int = 24, length: float = 1.5, wood: str = "oak", fine: bool = False) -> None: ...
+    def saw(
+        j: int, *, teeth: int = 24, length: float = 1.5, wood: str = "oak", fine: bool = False
+    ) -> None: ...
 
     @registry.register("axe-2")
     def axe(j: int) -> None: ...
@@ -64,9 +66,11 @@ def test_label_and_table_read_back(drawn: tuple[Registry[Any], Ref]) -> None:
 
 
 @given(
-    st.integers(-9, 99), st.floats(allow_nan=False, allow_infinity=False), st.from_regex(r"[\w.-]*", fullmatch=True),
+    st.integers(-9, 99),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.from_regex(r"[\w.-]*", fullmatch=True),
     st.booleans(),
-)  # fmt: skip
+)
 def test_every_type_of_parameter_reads_back(teeth: int, length: float, wood: str, fine: bool) -> None:
     tools = make()
     ref = tools.ref("saw", teeth=teeth, length=length, wood=wood, fine=fine)
@@ -97,7 +101,10 @@ def test_spellings_of_one_reference(data: object, label: str) -> None:
         ("sav", r"unknown tool 'sav'\. Did you mean 'saw'\? Known: axe-2, saw\."),
         ("saw(teeth=3", r"unknown tool 'saw\(teeth=3'\. Known: axe-2, saw\."),
         ("", r"unknown tool ''\. Known: axe-2, saw\."),
-        ("saw(teath=3)", r"tool 'saw' has no parameter 'teath'\. Did you mean 'teeth'\? Known: fine, length, "),
+        (
+            "saw(teath=3)",
+            r"tool 'saw' has no parameter 'teath'\. Did you mean 'teeth'\? Known: fine, length, ",
+        ),
         ("axe-2(x=1)", r"tool 'axe-2' has no parameter 'x'\. Known: none\."),
         ("saw(3)", r"tool 'saw' has no parameter '3'"),
         ("saw(teeth=3.5)", r"tool 'saw': teeth must be int, got '3\.5'"),
@@ -130,7 +137,7 @@ def test_a_registry_is_a_mapping_by_name() -> None:
     assert (sorted(tools), len(tools), "saw" in tools, "sav" in tools) == (["axe-2", "saw"], 2, True, False)
     assert tools["saw"].__name__ == "saw"
     assert tools != make()
-    assert tools == tools  # noqa: PLR0124  # a registry is itself, not its content
+    assert tools == tools  # a registry is itself, not its content
     tools.unregister("saw")
     assert sorted(tools) == ["axe-2"]
 

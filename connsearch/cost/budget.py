@@ -17,7 +17,7 @@ from math import lcm
 
 from connsearch.cost.count import network_tally
 from connsearch.cost.model import CostModel
-from connsearch.errors import BudgetError
+from connsearch.errors import BudgetError, SpecError
 from connsearch.spec.chains import UNITS
 from connsearch.spec.network import NetworkSpec
 from connsearch.spec.resolve import resolve
@@ -48,7 +48,7 @@ class Budget:
     def __post_init__(self) -> None:
         bounds = [bound for bound in (self.macs, self.params) if bound is not None]
         if not bounds or min(bounds) < 1:
-            raise BudgetError(f"a budget needs macs or params of at least 1, got {self}")
+            raise BudgetError(f"a budget needs macs or params of at least 1, got {self!r}")
         if not 0 < self.tolerance < 1:
             raise BudgetError(f"a budget's tolerance must lie between 0 and 1, got {self.tolerance}")
 
@@ -93,7 +93,11 @@ def fit_width(
     """
     groups = [int(UNITS.bind(block.unit).get("groups", 1)) for block in spec.blocks]
     narrowest = [_round_up(min_width, g) for g in groups]
-    shapes = _trimmed(spec, budget, narrowest, min_depths or [block.n_layers for block in spec.blocks])
+    least = min_depths or [block.n_layers for block in spec.blocks]
+    if len(least) != len(spec.blocks):
+        raise SpecError(f"{len(spec.blocks)} blocks need as many min_depths, got {list(least)}")
+    least = [max(depth, 1 + block.entry_unit) for depth, block in zip(least, spec.blocks, strict=True)]
+    shapes = _trimmed(spec, budget, narrowest, least)
     best, best_use = spec, 0.0
     for shape in itertools.islice(shapes, MOST_TRIMS):
         solver = _Solver(CostModel(shape), budget, shape.widths, narrowest)
@@ -134,7 +138,7 @@ def _with_depths(spec: NetworkSpec, depths: Sequence[int]) -> NetworkSpec:
 
 
 def _depths(spec: NetworkSpec, min_depths: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Yield depths, each one layer less than the one before, taken from the deepest block that may lose it."""
+    """Yield depths, each one layer less than before, taken from the deepest block that may lose it."""
     depths = [block.n_layers for block in spec.blocks]
     yield tuple(depths)
     while any(depth > least for depth, least in zip(depths, min_depths, strict=True)):
@@ -218,7 +222,7 @@ class _Solver:
         return max(abs(math.log(w / ideal)) for w, ideal in zip(widths, self.ideal, strict=True))
 
     def _candidates(self, steps: Sequence[int]) -> Iterator[tuple[int, ...]]:
-        """Yield widths that fit, nearest first: blocks at multiples near their ideal, one of them refilled."""
+        """Yield widths that fit, nearest first: multiples near each block's ideal, one block refilled."""
         n_varied = max(1, min(len(steps) - 1, 6))
         reach = max(2, round(MOST_CANDIDATES ** (1 / n_varied)))
         options = [

@@ -99,14 +99,30 @@ def node_tallies(plan: NodePlan) -> list[Tally]:
         parts.append(line_tally(plan.gates, plan.out_shape))
     if plan.aggregation is not None:
         shape = plan.in_shape
-        parts.append(_join_tally(plan.aggregation, len(plan.sources), shape.channels, shape.height * shape.width))
+        parts.append(
+            _join_tally(plan.aggregation, len(plan.sources), shape.channels, shape.height * shape.width)
+        )
     return parts
 
 
 def network_tally(plan: NetworkPlan) -> Tally:
     """Return the sum over all nodes and edges."""
-    parts = [part for node in plan.nodes for part in node_tallies(node)]
+    parts: list[Tally] = []
     for node in plan.nodes:
-        if node.aggregation is not None and not rule_of(node.aggregation).free_edges:
-            parts += edge_tallies(node)
+        if None in node.slots:
+            parts += [*node_tallies(node), *edge_tallies(node)]
+            continue
+        parts.append(line_tally(node.chain, node.in_shape))
+        if node.gates:
+            parts.append(line_tally(node.gates, node.out_shape))
+        if node.aggregation is not None:
+            parts.append(_join_and_edges(node.aggregation, node.source_channels, node.in_shape))
     return add_tallies(parts)
+
+
+@lru_cache(maxsize=65536)
+def _join_and_edges(ref: Ref, source_channels: tuple[int, ...], shape: Shape) -> Tally:
+    """Return what an aggregation owns with all its edges, where each has its weight."""
+    pixels = shape.height * shape.width
+    edges = [_edge_tally(ref, i == 0, channels, pixels) for i, channels in enumerate(source_channels)]
+    return add_tallies([_join_tally(ref, len(edges), shape.channels, pixels), *edges])

@@ -50,19 +50,28 @@ class LineMemory(NamedTuple):
 @lru_cache(maxsize=65536)
 def line_memory(ops: Chain, shape: Shape) -> LineMemory:
     """Return the memory of a line of operations on an input of the given shape."""
-    sizes, indices = [], []
+    sizes, besides = [], []
     for op in ops:
         shape = output_shape(op, shape)
         sizes.append(shape.size)
-        indices.append(2 * shape.size if isinstance(op, Pool) and op.kind == "max" else 0)  # of 8 bytes
-    saved = [*indices]
+        besides.append(_beside(op, shape))
+    saved = [*besides]
     for before, after, size in zip(ops, ops[1:], sizes, strict=False):
         if _saves_output(before) or _saves_input(after):
             saved.append(size)
-    pairs = [before + after + index for before, after, index in zip(sizes, sizes[1:], indices[1:], strict=False)]
-    return LineMemory(
-        sizes[0] + indices[0], tuple(maximal(pairs)), total(saved), _saves_input(ops[0]), _saves_output(ops[-1])
-    )
+    allocated = zip(sizes, sizes[1:], besides[1:], strict=False)
+    later = maximal(before + after + beside for before, after, beside in allocated)
+    first = sizes[0] + besides[0]
+    return LineMemory(first, tuple(later), total(saved), _saves_input(ops[0]), _saves_output(ops[-1]))
+
+
+def _beside(op: Op, after: Shape) -> Any:
+    """Return what an operation allocates beside its output and keeps for backward, for each image."""
+    if isinstance(op, Pool) and op.kind == "max":
+        return 2 * after.size  # the positions of the maxima, 8 bytes each
+    if isinstance(op, Norm) and op.kind in ("layer", "instance"):
+        return 2 * op.channels if op.kind == "instance" else 2  # mean and deviation
+    return 0
 
 
 def _saves_input(op: Op) -> bool:
@@ -96,7 +105,7 @@ def inference_peaks(plan: NetworkPlan) -> list[Any]:
 
     With symbols for channels, several sums of which the greatest is the peak.
     """
-    last_reader = _last_readers(plan)
+    released = _released(plan)
     sizes = [node.out_shape.size for node in plan.nodes]
     alive = plan.image.size  # the image, and outputs and gates that a later node reads
     moments = []
@@ -104,15 +113,17 @@ def inference_peaks(plan: NetworkPlan) -> list[Any]:
         entered = 0  # the size of the operations' input, where nothing else keeps it alive
         if node.aggregation is not None:
             entered = node.in_shape.size
-            moments.append(alive + entered * (1 + _footprint(node.aggregation, len(node.sources)).temporaries))
-        for source in node.sources:
-            if last_reader[source] == index:
-                alive = alive + -1 * (sizes[source] + n_gates(plan.nodes[source]))
-                if node.aggregation is None:
-                    entered = sizes[source]
+            moments.append(
+                alive + entered * (1 + _footprint(node.aggregation, len(node.sources)).temporaries)
+            )
+        for source in released[index]:
+            alive = alive + -1 * (sizes[source] + n_gates(plan.nodes[source]))
+            if node.aggregation is None:
+                entered = sizes[source]
         line = line_memory(node.chain, node.in_shape)
-        moments.append(alive + (entered + line.first))
-        moments += [alive + pair for pair in line.later]
+        moments.append(alive + entered + line.first)
+        for pair in line.later:
+            moments.append(alive + pair)
         alive = alive + sizes[index]
         if node.gates:
             line = line_memory(node.gates, node.out_shape)
@@ -137,8 +148,9 @@ def training_scalars(plan: NetworkPlan) -> int:
         else:
             footprint = _footprint(node.aggregation, len(node.sources))
             parts.append(node.in_shape.size * (footprint.saved + line.saves_input))
-            for position, source in enumerate(node.sources if footprint.saves_sources else ()):
-                keeps_output[source] |= not node.slots or node.slots[position] is not None
+            if footprint.saves_sources:
+                for source, slot in zip(node.sources, node.slots or node.sources, strict=True):
+                    keeps_output[source] |= slot is not None
     parts += [node.out_shape.size for node, keeps in zip(plan.nodes, keeps_output, strict=True) if keeps]
     return total([*parts, plan.image.size if keeps_image else 0])  # type: ignore[no-any-return]
 
@@ -150,12 +162,15 @@ def _footprint(ref: Ref, n: int) -> Footprint:
 
 def n_gates(node: NodePlan) -> int:
     """Return how many gates a node computes."""
-    return next((op.out_features for op in reversed(node.gates) if isinstance(op, Linear)), 0)
+    if not node.gates:
+        return 0
+    return next(op.out_features for op in reversed(node.gates) if isinstance(op, Linear))
 
 
-def _last_readers(plan: NetworkPlan) -> list[int]:
-    last = [-1] * len(plan.nodes)
-    for index, node in enumerate(plan.nodes):
-        for source in node.sources:
-            last[source] = index
-    return last
+def _released(plan: NetworkPlan) -> list[list[int]]:
+    """Return, for each node, the sources that it is the last to read."""
+    last = {source: index for index, node in enumerate(plan.nodes) for source in node.sources}
+    found: list[list[int]] = [[] for _ in plan.nodes]
+    for source, reader in last.items():
+        found[reader].append(source)
+    return found

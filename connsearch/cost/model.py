@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import cached_property
 from math import lcm
-from typing import Any, cast
+from typing import Any
 
 from connsearch.cost.cost import Cost, NetworkCost
 from connsearch.cost.count import add_tallies, edge_tallies, network_tally, node_tallies
@@ -102,7 +102,9 @@ class CostModel:
         return [_compile(moment) for moment in inference_peaks(self._plan)]
 
 
-_Compiled = tuple[list[tuple[int, int, int]], list[tuple[int, int]], int, int]  # squares, lines, constant, divisor
+_Compiled = tuple[
+    list[tuple[int, int, int]], list[tuple[int, int]], int, int
+]  # squares, lines, constant, divisor
 
 
 def _compile(number: Any) -> _Compiled:
@@ -112,13 +114,14 @@ def _compile(number: Any) -> _Compiled:
     scaled: dict[Monomial, int] = {m: int(n * divisor) for m, n in terms.items() if n}
     squares = [(n, *m) for m, n in scaled.items() if len(m) == 2]
     lines = [(n, *m) for m, n in scaled.items() if len(m) == 1]
-    return cast(_Compiled, (squares, lines, scaled.get((), 0), divisor))
+    return squares, lines, scaled.get((), 0), divisor
 
 
 def _evaluate(compiled: _Compiled, values: Values) -> int:
-    squares, lines, total, divisor = compiled
+    squares, lines, constant, divisor = compiled
+    total: Any = constant
     for n, i, j in squares:
         total += n * values[i] * values[j]
     for n, i in lines:
         total += n * values[i]
-    return total // divisor
+    return total // divisor  # type: ignore[no-any-return]

@@ -84,26 +84,25 @@ def width_symbols(n_blocks: int) -> tuple[Poly, ...]:
     return tuple(Poly({(i,): 1}) for i in range(n_blocks))
 
 
-class Values(dict[int, int]):
+class Values(dict[int, Any]):
     """Values of symbols for given widths; a rounding is worked out when it is first asked for."""
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[float]) -> None:
         super().__init__(enumerate(widths))
 
-    def __missing__(self, symbol: int) -> int:
+    def __missing__(self, symbol: int) -> Any:
         poly, ratio = _FLOORS[-symbol - 1]
         value = sum((n * math.prod(self[i] for i in m) for m, n in poly.terms.items()), start=Fraction(0))
         self[symbol] = max(1, math.floor(ratio * value))
         return self[symbol]
 
 
-def total(values: Iterable[Any]) -> Any:
+def total(values: Sequence[Any]) -> Any:
     """Return the sum of integers and polynomials."""
-    numbers = [value for value in values if value]
-    if set(map(type, numbers)) <= {int}:
-        return sum(numbers)
+    if set(map(type, values)) <= {int}:
+        return sum(values)
     terms: dict[Monomial, Number] = {}
-    for value in numbers:
+    for value in values:
         for monomial, number in _terms(value):
             terms[monomial] = terms.get(monomial, 0) + number
     return Poly(terms)

@@ -25,14 +25,36 @@ def cost_record(spec: NetworkSpec) -> dict[str, Any]:
 
 def cost_table(specs: Sequence[NetworkSpec]) -> str:
     """Return a row for each network; memory is activations of one float32 image."""
-    header = ["name", "params", "MACs", "conv", "linear", "aggregation", "FLOPs", "inference", "training", "layers", "edges"]
+    header = [
+        "name",
+        "params",
+        "MACs",
+        "conv",
+        "linear",
+        "aggregation",
+        "FLOPs",
+        "inference",
+        "training",
+        "layers",
+        "edges",
+    ]
     rows = []
     for spec in specs:
         cost = network_cost(spec)
-        counts = [cost.params, cost.macs, cost.conv_macs, cost.linear_macs, cost.aggregation_macs, cost.flops()]
+        counts = [
+            cost.params,
+            cost.macs,
+            cost.conv_macs,
+            cost.linear_macs,
+            cost.aggregation_macs,
+            cost.flops(),
+        ]
         memory = [f"{si(cost.inference_bytes)}B", f"{si(cost.training_bytes)}B"]
         rows.append([spec.name, *map(si, counts), *memory, str(cost.n_layers), str(cost.n_edges)])
-    note = "For one image. FLOPs = 2 (conv + linear). Memory: activations in float32, peak in inference, kept in training."
+    note = (
+        "For one image. FLOPs = 2 (conv + linear). Memory: activations in float32, peak in inference, "
+        "kept in training."
+    )
     return f"{table(header, rows, left=['name'])}\n{note}"
 
 
@@ -48,7 +70,18 @@ def node_table(spec: NetworkSpec) -> str:
                 cost = cost + edge
         reads = str(len(plan.sources)) if plan.sources else "image"
         how = plan.aggregation.label if plan.aggregation is not None else ""
-        rows.append([name, plan.node.kind, reads, how, _shape(plan.in_shape), _shape(plan.out_shape), si(cost.params), si(cost.macs)])
+        rows.append(
+            [
+                name,
+                plan.node.kind,
+                reads,
+                how,
+                _shape(plan.in_shape),
+                _shape(plan.out_shape),
+                si(cost.params),
+                si(cost.macs),
+            ]
+        )
     header = ["node", "kind", "reads", "aggregation", "in", "out", "params", "MACs"]
     return f"{table(header, rows, left=['node', 'kind', 'aggregation'])}\n\n{cost_table([spec])}"
 

@@ -74,14 +74,23 @@ def graph_across_blocks(topology: object, depths: Sequence[int]) -> Connectivity
     for block, depth in enumerate(depths):
         last = position + depth + (block == len(depths) - 1)
         for old in _carried(rule, block_of, block):
-            nodes.append(Node(f"block{block + 1}.carry_{_word(nodes[at[old, block_of[old]]].name)}", "carry",
-                              block + 1, block))
+            nodes.append(
+                Node(
+                    f"block{block + 1}.carry_{_word(nodes[at[old, block_of[old]]].name)}",
+                    "carry",
+                    block + 1,
+                    block,
+                )
+            )
             sources.append((at[old, block - 1],))
             at[old, block] = len(nodes) - 1
         for inside, here in enumerate(range(position, last), start=1):
             is_head = here == len(rule)
-            nodes.append(Node("head", "head", block + 1, block) if is_head
-                         else Node(f"block{block + 1}.layer{inside}", "unit", block + 1, block))
+            nodes.append(
+                Node("head", "head", block + 1, block)
+                if is_head
+                else Node(f"block{block + 1}.layer{inside}", "unit", block + 1, block)
+            )
             sources.append(tuple(sorted(at[old, block] for old in rule[here - 1])))
             at[here, block] = len(nodes) - 1
         position = last

@@ -15,9 +15,9 @@ _DEFAULTS: dict[str, Any] = {"kind": "unit", "block": 1, "scale": 0, "path": 0}
 _EDGE_ATTRIBUTES = ("kind",)
 
 
-def to_networkx(graph: ConnectivityGraph) -> nx.DiGraph:
+def to_networkx(graph: ConnectivityGraph) -> nx.DiGraph[Any]:
     """Return a fresh directed graph with documented node and edge attributes."""
-    result: nx.DiGraph = nx.DiGraph()
+    result: nx.DiGraph[Any] = nx.DiGraph()
     for node in graph.nodes:
         result.add_node(node.name, kind=node.kind, block=node.block, scale=node.scale, path=node.path)
     for source, target in graph.edges():
@@ -26,7 +26,7 @@ def to_networkx(graph: ConnectivityGraph) -> nx.DiGraph:
     return result
 
 
-def from_networkx(graph: nx.DiGraph) -> ConnectivityGraph:
+def from_networkx(graph: nx.Graph[Any]) -> ConnectivityGraph:
     """Return the checked value of a directed graph (see `ConnectivityGraph.from_networkx`)."""
     if not graph.is_directed():
         raise SpecError("the graph is undirected: orient it, for example by node order, as nx.DiGraph")
@@ -34,6 +34,7 @@ def from_networkx(graph: nx.DiGraph) -> ConnectivityGraph:
         raise SpecError("the graph is a multigraph: parallel edges have no meaning here, use nx.DiGraph")
     if len(graph) == 0:
         raise SpecError("the graph has no nodes")
+    assert isinstance(graph, nx.DiGraph)
     order = _topological_order(graph)
     index = {key: i for i, key in enumerate(order)}
     nodes = tuple(_node(graph, key) for key in order)
@@ -46,7 +47,7 @@ def from_networkx(graph: nx.DiGraph) -> ConnectivityGraph:
 
 def from_edges(edges: Iterable[tuple[object, object]]) -> ConnectivityGraph:
     """Return the graph of pairs; a pair that repeats is an error."""
-    graph: nx.DiGraph = nx.DiGraph()
+    graph: nx.DiGraph[Any] = nx.DiGraph()
     for source, target in edges:
         if graph.has_edge(source, target):
             raise SpecError(f"edge ({source!r}, {target!r}) is given twice: remove one")
@@ -54,7 +55,7 @@ def from_edges(edges: Iterable[tuple[object, object]]) -> ConnectivityGraph:
     return from_networkx(graph)
 
 
-def _topological_order(graph: nx.DiGraph) -> list[Any]:
+def _topological_order(graph: nx.DiGraph[Any]) -> list[Any]:
     """Return the topological order that stays closest to the order of insertion."""
     inserted = {key: i for i, key in enumerate(graph)}
     try:
@@ -65,18 +66,20 @@ def _topological_order(graph: nx.DiGraph) -> list[Any]:
         raise SpecError(f"the graph has a cycle: {path} -> {edges[-1][1]}; remove one of its edges") from None
 
 
-def _node(graph: nx.DiGraph, key: object) -> Node:
+def _node(graph: nx.DiGraph[Any], key: object) -> Node:
     attributes: Mapping[str, Any] = graph.nodes[key]
     for name, value in attributes.items():
         if name not in _DEFAULTS:
-            raise SpecError(f"node {str(key)!r}: unknown attribute {name!r}. {did_you_mean(str(name), _DEFAULTS)}")
+            raise SpecError(
+                f"node {str(key)!r}: unknown attribute {name!r}. {did_you_mean(str(name), _DEFAULTS)}"
+            )
         if type(value) is not type(_DEFAULTS[name]):
             expected = type(_DEFAULTS[name]).__name__
             raise SpecError(f"node {str(key)!r}: attribute {name!r} must be {expected}, got {value!r}")
     return Node(str(key), **({**_DEFAULTS, "kind": _inferred_kind(graph, key)} | dict(attributes)))
 
 
-def _inferred_kind(graph: nx.DiGraph, key: object) -> str:
+def _inferred_kind(graph: nx.DiGraph[Any], key: object) -> str:
     """Return stem for the graph's only root, head for its only leaf, else unit."""
     if graph.in_degree(key) == 0 and sum(graph.in_degree(k) == 0 for k in graph) == 1:
         return "stem"
@@ -85,15 +88,21 @@ def _inferred_kind(graph: nx.DiGraph, key: object) -> str:
     return "unit"
 
 
-def _check_edge_attributes(graph: nx.DiGraph, result: ConnectivityGraph, index: Mapping[Any, int]) -> None:
+def _check_edge_attributes(
+    graph: nx.DiGraph[Any], result: ConnectivityGraph, index: Mapping[Any, int]
+) -> None:
     for source, target, attributes in graph.edges(data=True):
         place = f"edge ({str(source)!r}, {str(target)!r})"
         for name, value in attributes.items():
             if name not in _EDGE_ATTRIBUTES:
-                raise SpecError(f"{place}: unknown attribute {name!r}. {did_you_mean(str(name), _EDGE_ATTRIBUTES)}")
+                raise SpecError(
+                    f"{place}: unknown attribute {name!r}. {did_you_mean(str(name), _EDGE_ATTRIBUTES)}"
+                )
             kind = result.edge_kind(index[source], index[target])
             if value != kind:
-                raise SpecError(f"{place}: kind is {kind!r} by its nodes, but {value!r} is given: leave it out")
+                raise SpecError(
+                    f"{place}: kind is {kind!r} by its nodes, but {value!r} is given: leave it out"
+                )
 
 
 def to_json(graph: ConnectivityGraph) -> str:

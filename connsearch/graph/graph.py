@@ -6,11 +6,12 @@ reads; it checks itself once and never changes. `to_networkx` gives a `networkx.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.graph import metrics
@@ -46,7 +47,9 @@ class Node:
 
     def __post_init__(self) -> None:
         if self.kind not in NODE_KINDS:
-            raise SpecError(f"node {self.name!r}: unknown kind {self.kind!r}. {did_you_mean(self.kind, NODE_KINDS)}")
+            raise SpecError(
+                f"node {self.name!r}: unknown kind {self.kind!r}. {did_you_mean(self.kind, NODE_KINDS)}"
+            )
         if self.block < 1 or self.scale < 0 or self.path < 0:
             raise SpecError(f"node {self.name!r}: need block >= 1, scale >= 0 and path >= 0, got {self}")
 
@@ -71,7 +74,9 @@ class ConnectivityGraph:
 
     def __post_init__(self) -> None:
         if not self.nodes or len(self.nodes) != len(self.sources):
-            raise SpecError(f"a graph needs nodes and sources of each, got {len(self.nodes)}, {len(self.sources)}")
+            raise SpecError(
+                f"a graph needs nodes and sources of each, got {len(self.nodes)}, {len(self.sources)}"
+            )
         _check_names([node.name for node in self.nodes])
         for index, (node, sources) in enumerate(zip(self.nodes, self.sources, strict=True)):
             if (node.kind == "stem") is bool(sources) or not _ascend(sources, index):
@@ -121,7 +126,7 @@ class ConnectivityGraph:
         return from_edges(edges)
 
     @classmethod
-    def from_networkx(cls, graph: nx.DiGraph) -> ConnectivityGraph:
+    def from_networkx(cls, graph: nx.DiGraph[Any]) -> ConnectivityGraph:
         """Return the value of a user's own directed graph; node names become strings.
 
         Node attributes `kind`, `block`, `scale`, `path` are optional. Without kinds, the one node
@@ -149,8 +154,8 @@ class ConnectivityGraph:
 
         return from_graphml(text)
 
-    def to_networkx(self) -> nx.DiGraph:
-        """Return a fresh `networkx.DiGraph`: node attributes `kind, block, scale, path`, edge attribute `kind`."""
+    def to_networkx(self) -> nx.DiGraph[Any]:
+        """Return a fresh `networkx.DiGraph`: nodes have `kind, block, scale, path`, edges have `kind`."""
         from connsearch.graph.convert import to_networkx
 
         return to_networkx(self)
@@ -307,7 +312,7 @@ def _outer_names(name: str) -> tuple[str, ...]:
 
 def _ascend(sources: tuple[int, ...], bound: int) -> bool:
     return not sources or (
-        sources[0] >= 0 and sources[-1] < bound and list(sources) == sorted(set(sources))
+        sources[0] >= 0 and sources[-1] < bound and all(map(operator.lt, sources, sources[1:]))
     )
 
 

@@ -16,6 +16,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from connsearch.errors import SpecError
@@ -83,7 +84,10 @@ def _predecessors(rule: Rule, ref: Ref, n_layers: int) -> tuple[tuple[int, ...],
 
 def _takes_depth(rule: Rule) -> bool:
     kinds = [p.kind for p in inspect.signature(rule).parameters.values()]
-    return sum(k in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in kinds) > 1
+    return (
+        sum(k in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in kinds)
+        > 1
+    )
 
 
 @register_topology("chain")
@@ -210,7 +214,7 @@ def _loglog(n_nodes: int) -> tuple[tuple[frozenset[int], ...], tuple[int, ...]]:
             return (a, b - 1)
         step = math.isqrt(b - a)
         keys = sorted({a, *range(a + (b - 1 - a) % step, b, step), b - 1})
-        for before, key in zip(keys, keys[1:], strict=False):
+        for before, key in pairwise(keys):
             sources[key].update(k for k in keys if k < key)
             for node in range(before + 1, key):
                 sources[node].add(before)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch.errors import SpecError
 from connsearch.nn.chain import build_op
@@ -164,7 +164,7 @@ class NormalizedDepthwise(nn.Module):
 
 
 class Gated(nn.Module):
-    """x_1 = h_1; x_i = x_{i-1} + T_i (h_i - x_{i-1}), T_i = sigmoid(W_i x_{i-1} + b_i), W_i a 1x1 convolution."""
+    """x_1 = h_1; x_i = x_{i-1} + T_i (h_i - x_{i-1}), T_i = sigmoid(W_i x_{i-1} + b_i), W_i 1x1 convolutions."""
 
     def __init__(self, n_sources: int, channels: int, bias: float) -> None:
         super().__init__()

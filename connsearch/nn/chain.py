@@ -74,7 +74,9 @@ def build_op(op: Op) -> nn.Module:
     raise SpecError(f"no module builds the operation {op}")
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, groups: int, *, bias: bool) -> nn.Conv2d:
+def _conv(
+    in_channels: int, out_channels: int, kernel: int, stride: int, groups: int, *, bias: bool
+) -> nn.Conv2d:
     """Return a convolution, weights N(0, sqrt(2 / (k k out / groups))), bias 0."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=bias)
     nn.init.normal_(conv.weight, std=math.sqrt(2 * groups / (kernel * kernel * out_channels)))

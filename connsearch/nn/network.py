@@ -70,7 +70,9 @@ class Network(nn.Module):
                 parent = cast(nn.Module, parent._modules[part])
             parent.add_module(last, module)
         except KeyError:
-            raise SpecError(f"node name {name!r} clashes with an attribute of torch modules: rename it") from None
+            raise SpecError(
+                f"node name {name!r} clashes with an attribute of torch modules: rename it"
+            ) from None
 
     def node(self, name: str) -> NodeModule:
         """Return the module of a node.
@@ -114,14 +116,14 @@ class Network(nn.Module):
         for source in self._releases[index]:
             del outputs[source]
             gates.pop(source, None)
-        return cast(Tensor, joined)
+        return joined
 
     def _check(self, images: Tensor) -> None:
         expected: Shape = self._plan.image
         if images.dim() != 4 or tuple(images.shape[1:]) != tuple(expected):
             raise SpecError(
-                f"images must be B x {' x '.join(map(str, expected))}, got {' x '.join(map(str, images.shape))}: "
-                "change the images or the network's input"
+                f"images must be B x {' x '.join(map(str, expected))}, "
+                f"got {' x '.join(map(str, images.shape))}: change the images or the network's input"
             )
 
 

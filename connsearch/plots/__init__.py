@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from connsearch._lazy import lazy
 
 if TYPE_CHECKING:
+    from connsearch.plots.files import save_front
     from connsearch.plots.graph import plot_graph
     from connsearch.plots.heat import plot_connectivity
     from connsearch.plots.history import history_frame, plot_history
-    from connsearch.plots.files import save_front
     from connsearch.plots.html import pareto_html
     from connsearch.plots.layout import ArcLayout, arc_layout
     from connsearch.plots.pareto import plot_pareto

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from connsearch.errors import ConnsearchError
+from connsearch.files import write_whole
 from connsearch.plots.pareto import Drawing, drawing_of, names_in
 from connsearch.plots.scales import Scale
-from connsearch.files import write_whole
 from connsearch.plots.style import FAINT, INK, QUIET
 from connsearch.search.pareto import ParetoFront
 from connsearch.text import human

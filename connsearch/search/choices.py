@@ -149,7 +149,7 @@ def _field(item: Callable[[object], Any], number: type | None, schema: dict[str,
         "properties": {"any_of": {"type": "array", "items": schema, "minItems": 2}},
         "additionalProperties": False,
     }
-    ends = {key: schema for key in ("low", "high", *(["step"] if number is int else []))}
+    ends = dict.fromkeys(("low", "high", *(["step"] if number is int else [])), schema)
     span = {
         "type": "object",
         "required": ["low", "high"],

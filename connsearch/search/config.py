@@ -92,7 +92,8 @@ class StudyConfig(Config):
     def identity(self) -> dict[str, Any]:
         """Return what must agree for two runs to belong to one study, by dotted key."""
         data = self.model_dump(mode="json", by_alias=True, exclude={"question", "n_trials"})
-        return dict(_flat(data, ""))
+        order = ", ".join(self.objectives)  # a trial's values are recorded in this order
+        return {**dict(_flat(data, "")), "objectives": order}
 
 
 def _flat(data: Any, place: str) -> Iterable[tuple[str, Any]]:

@@ -66,20 +66,26 @@ def evaluate_network(
     return Outcome(network_cost(spec), result)
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Return what a trial's numbers depend on besides its seeds."""
+def environment(device: str, threads: int) -> dict[str, Any]:
+    """Return what a trial's numbers depend on besides its seeds; `threads` as `TrainConfig` says."""
     import torch
 
     return {
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or "cpu",
-        "threads": torch.get_num_threads(),
+        "threads": threads or torch.get_num_threads(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("connsearch", "torch", "optuna", "numpy")},
     }
 
 
-def default_device() -> str:
-    """Return "cuda" where there is one, else "cpu"."""
+def training_device(asked: str | None = None) -> str:
+    """Return the device to train on: the asked one, else "cuda" where there is one, else "cpu".
+
+    Raises:
+        TrainError: if the asked one is unknown or not there.
+    """
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    from connsearch.train.loop import torch_device
+
+    return str(torch_device(asked or ("cuda" if torch.cuda.is_available() else "cpu")))

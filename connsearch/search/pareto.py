@@ -26,7 +26,7 @@ Direction = Literal["minimize", "maximize"]
 _DEFAULT: Direction = "minimize"
 
 _FIRST = ("trial", "macs", "params", "val_error")
-_TEXT = ("topology", "aggregation", "widths")
+_TEXT = ("topology", "aggregation", "unit", "depths", "widths")
 _SHOWN = (*_FIRST, "topology", "aggregation", "n_layers", "widths")
 
 

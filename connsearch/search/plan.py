@@ -9,9 +9,10 @@ from pathlib import Path
 
 from connsearch.cost import network_cost
 from connsearch.search.config import StudyConfig
-from connsearch.search.objective import default_device
+from connsearch.search.objective import training_device
 from connsearch.search.space import Member
-from connsearch.search.study import JOURNAL, Study, check_data, check_same, check_writable
+from connsearch.search.storage import check_writable, exists
+from connsearch.search.study import Study, check_data, check_same
 from connsearch.text import duration, si
 
 N_SAMPLED = 100
@@ -25,13 +26,14 @@ def plan_text(config: StudyConfig, directory: Path, device: str | None = None) -
         BudgetError, SpecError, DataError: where the study could not start.
         StudyError: if the directory cannot be written or holds another study.
     """
-    space = config.space
+    space, device = config.space, training_device(device)
     space.check()
     check_data(config)
+    storage = _storage_line(directory, config)
     rng = random.Random(config.seed)
     members = sorted((space.draw(rng) for _ in range(N_SAMPLED)), key=lambda m: network_cost(m.spec).macs)
     costs = [network_cost(member.spec) for member in members]
-    seconds = _seconds_per_trial(config, members, device or default_device())
+    seconds = _seconds_per_trial(config, members, device)
     kinds = sum(1 for _ in space.kinds())
     memory = config.train.batch_size * max(cost.training_bytes for cost in costs)
     return "\n".join(
@@ -45,7 +47,7 @@ def plan_text(config: StudyConfig, directory: Path, device: str | None = None) -
             f"activations up to {si(memory)}B",
             f"time       about {duration(seconds)} a trial, {duration(seconds * config.n_trials)} for "
             f"{config.n_trials} trials with sampler {config.sampler.label}",
-            f"storage    {_storage_line(directory, config)}",
+            f"storage    {storage}",
         ]
     )
 
@@ -75,7 +77,7 @@ def _seconds_per_trial(config: StudyConfig, members: list[Member], device: str) 
 
 
 def _storage_line(directory: Path, config: StudyConfig) -> str:
-    if not (directory / JOURNAL).exists():
+    if not exists(directory):
         check_writable(directory)
         return f"{directory}, new; one journal file, one process at a time"
     study = Study.load(directory)

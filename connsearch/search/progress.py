@@ -11,9 +11,9 @@ from rich.text import Text
 
 from connsearch.search.members import describe
 from connsearch.search.objective import Outcome
-from connsearch.text import duration, human
 from connsearch.search.space import Member
 from connsearch.search.study import Progress
+from connsearch.text import duration, human
 from connsearch.train.result import EpochRecord
 
 
@@ -81,10 +81,10 @@ class ConsoleProgress:
         parts = [f"{self.done}/{self.total} trials"]
         if self.best is not None:
             parts.append(f"best {human('val_error', self.best[0])} (trial {self.best[1]})")
-        if self.ran:
-            seconds = (time.monotonic() - self.started) / self.ran
-            left = seconds * (self.total - self.done)
-            parts += [f"{60 / seconds:.1f} trials/min", f"about {duration(left)} left"]
+        seconds = time.monotonic() - self.started
+        if self.ran and seconds > 0:
+            left = seconds / self.ran * (self.total - self.done)
+            parts += [f"{60 * self.ran / seconds:.1f} trials/min", f"about {duration(left)} left"]
         self._live.update(Text(" · ".join([*parts, *([running] if running else [])]), overflow="ellipsis", no_wrap=True))
 
 

@@ -24,7 +24,7 @@ class Status:
     Attributes:
         asked: Trials that the study is to have.
         states: Number of trials by state: complete, failed, pruned, unfinished.
-        best: Trial number and objectives of the complete trial that is least in the first objective.
+        best: Trial number and objectives of the complete trial that is best in the first objective.
         seconds_per_trial: Median wall time of complete trials; 0 if there is none.
         reasons: Number of trials by why they failed or diverged.
     """
@@ -40,7 +40,6 @@ class Status:
         """Trials that need no more work."""
         return sum(n for state, n in self.states.items() if state != "unfinished")
 
-
     def __str__(self) -> str:
         """Return a line for each thing that one asks of a running study."""
         counts = ", ".join(f"{n} {state}" for state, n in self.states.items())
@@ -49,18 +48,19 @@ class Status:
             values = ", ".join(f"{name} {human(name, v)}" for name, v in self.best.items() if name != "trial")
             lines.append(f"best     trial {self.best['trial']}: {values}")
         if self.seconds_per_trial:
-            left = self.seconds_per_trial * (self.asked - self.finished)
+            left = self.seconds_per_trial * max(0, self.asked - self.finished)
             lines.append(f"rate     {duration(self.seconds_per_trial)} a trial, about {duration(left)} left")
         lines += [f"failed   {n} x {reason}" for reason, n in self.reasons.items()]
         return "\n".join(lines)
 
 
-def status_of(trials: Sequence[FrozenTrial], asked: int, objectives: Sequence[str]) -> Status:
-    """Return the status of a study from its trials."""
+def status_of(trials: Sequence[FrozenTrial], asked: int, objectives: Mapping[str, str]) -> Status:
+    """Return the status of a study from its trials; objectives are names with their directions."""
     words = {"COMPLETE": "complete", "FAIL": "failed", "PRUNED": "pruned"}
     counts = Counter(words.get(trial.state.name, "unfinished") for trial in trials)
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
-    best = min(complete, key=lambda trial: trial.values[0], default=None)
+    sign = 1 if next(iter(objectives.values())) == "minimize" else -1
+    best = min(complete, key=lambda trial: sign * trial.values[0], default=None)
     durations = sorted(trial.duration.total_seconds() for trial in complete if trial.duration is not None)
     return Status(
         asked=asked,

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from connsearch.search.config import StudyConfig
+from connsearch.search.objective import training_device
 from connsearch.search.progress import ConsoleProgress
 from connsearch.search.study import Study
 from connsearch.text import human
@@ -16,15 +17,14 @@ def run_study(directory: Path, config: StudyConfig, n_trials: int | None, device
     """Run a study to its number of trials and return the closing line.
 
     Raises:
-        StudyError, SpecError, BudgetError, DataError: as `Study.from_config` and `Study.run`.
+        StudyError, SpecError, BudgetError, DataError, TrainError: as `Study.from_config` and `Study.run`.
     """
+    device = training_device(device)
     study = Study.from_config(directory, config)
-    before, total = study.status(), n_trials or config.n_trials
-    best = None
-    if before.best is not None and "val_error" in before.best:
-        best = (before.best["val_error"], before.best["trial"])
-    console = Console(stderr=True)
-    with ConsoleProgress(total, before.finished, config.train.epochs, console, best) as progress:
+    total = config.n_trials if n_trials is None else n_trials
+    errors = [(t.user_attrs["val_error"], t.number) for t in study.trials() if t.state.name == "COMPLETE"]
+    console, done = Console(stderr=True), study.status().finished
+    with ConsoleProgress(total, done, config.train.epochs, console, min(errors, default=None)) as progress:
         study.run(total, device=device, progress=progress.hooks())
     return closing_line(study)
 

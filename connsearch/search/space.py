@@ -39,15 +39,25 @@ from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS
 from connsearch.spec.network import InputConfig, NetworkSpec
 
 if TYPE_CHECKING:
-    TopologyChoice = AggregationChoice = UnitChoice = StemChoice = TransitionChoice = HeadChoice = Choice
-    IntChoice = FloatChoice = TextChoice = LadderChoice = Choice
+    TopologyChoice = Choice
+    AggregationChoice = Choice
+    UnitChoice = Choice
+    StemChoice = Choice
+    TransitionChoice = Choice
+    HeadChoice = Choice
+    IntChoice = Choice
+    FloatChoice = Choice
+    TextChoice = Choice
+    LadderChoice = Choice
 else:
     TopologyChoice, AggregationChoice = ref_choice(TOPOLOGIES), ref_choice(AGGREGATIONS)
     UnitChoice, StemChoice = ref_choice(UNITS), ref_choice(STEMS)
     TransitionChoice, HeadChoice = ref_choice(TRANSITIONS), ref_choice(HEADS)
     IntChoice, FloatChoice, TextChoice, LadderChoice = INT_CHOICE, FLOAT_CHOICE, TEXT_CHOICE, LADDER_CHOICE
 
+PER_NETWORK = ("scope", "stem", "transition", "carry", "head")
 PER_BLOCK = ("topology", "aggregation", "unit")
+CATEGORIES = (*PER_NETWORK, *PER_BLOCK)
 RATIO_UNIT = 1000  # widths of a shape are ratios in thousandths, before they are solved
 
 
@@ -147,8 +157,7 @@ class SearchSpace(Config):
     def _all_knobs(self) -> dict[str, Choice]:
         blocks, most = self.blocks, max(values(self.blocks.count))
         knobs: dict[str, Choice] = {"macs_budget": self.budget.macs, "count": blocks.count}
-        for name in ("scope", "stem", "transition", "carry", "head"):
-            knobs[name] = getattr(self, name)
+        knobs |= {name: getattr(self, name) for name in PER_NETWORK}
         for name in PER_BLOCK:
             names = [f"{name}_{b}" for b in range(1, most + 1)] if name in blocks.per_block else [name]
             knobs |= dict.fromkeys(names, getattr(blocks, name))
@@ -163,9 +172,12 @@ class SearchSpace(Config):
             drawn: A value for each of `knobs()`; a registered name or label where a reference is meant.
 
         Raises:
-            SpecError: if a knob is missing or its value is none of the space's.
+            SpecError: if a knob is unknown or missing, or its value is none of the space's.
             BudgetError: if no width and no allowed depth meets the budget.
         """
+        for name in drawn:
+            if name not in self.knobs():
+                raise SpecError(f"unknown knob {name!r}. {did_you_mean(name, self.knobs())}")
         knobs = {name: _value(name, choice, drawn) for name, choice in self._all_knobs().items()}
         budget = Budget(knobs["macs_budget"], self.budget.params or None, self.budget.tolerance)
         shape = self._shape(knobs)
@@ -184,7 +196,7 @@ class SearchSpace(Config):
             width *= knobs[f"width_ratio_{number}"] if number > 1 else 1
             block = {name: knobs.get(f"{name}_{number}", knobs.get(name)) for name in PER_BLOCK}
             blocks.append({**block, "n_layers": knobs[f"n_layers_{number}"], "width": round(width)})
-        parts = {name: knobs[name] for name in ("scope", "stem", "transition", "carry", "head")}
+        parts = {name: knobs[name] for name in PER_NETWORK}
         return NetworkSpec(input=self.input, n_classes=self.n_classes, blocks=tuple(blocks), **parts)
 
     def draw(self, rng: random.Random) -> Member:
@@ -194,17 +206,18 @@ class SearchSpace(Config):
     # ---- bounds ----------------------------------------------------------------------------------
 
     def kinds(self) -> Iterator[dict[str, Any]]:
-        """Yield every combination of categories, at the least depth, the least budget and ratio."""
-        categories, least = {}, {}
-        for name, choice in self._all_knobs().items():
-            if isinstance(choice, AnyOf) and name not in ("macs_budget", "count"):
-                categories[name.rstrip("_0123456789")] = choice.values
-            else:
-                least[name] = min(values(choice)) if len(values(choice)) > 1 else values(choice)[0]
-        for combination in itertools.product(*categories.values()):
-            chosen = dict(zip(categories, combination, strict=True))
-            knobs = self._all_knobs()
-            yield {**least, **{n: chosen[n.rstrip("_0123456789")] for n in knobs if n not in least}}
+        """Yield every combination of categories, at the least budget and depth and with the most blocks."""
+        knobs = self._all_knobs()
+        category = {name: name.rstrip("_0123456789") for name in knobs}
+        options = {category[n]: values(choice) for n, choice in knobs.items() if category[n] in CATEGORIES}
+        numbers = {
+            name: (max if name == "count" else min)(values(choice))
+            for name, choice in knobs.items()
+            if category[name] not in CATEGORIES
+        }
+        for combination in itertools.product(*options.values()):
+            chosen = dict(zip(options, combination, strict=True))
+            yield {name: numbers[name] if name in numbers else chosen[category[name]] for name in knobs}
 
     def check(self) -> None:
         """Make sure that every kind of member can meet every budget.
@@ -235,8 +248,11 @@ def _value(name: str, choice: Choice, drawn: Mapping[str, Any]) -> Any:
             if value == known or (isinstance(known, Ref) and value == known.label):
                 return known
         raise SpecError(f"knob {name!r} is one of {', '.join(map(str, choice.values))}, got {value}")
-    if not choice.low <= value <= choice.high:
-        raise SpecError(f"knob {name!r} lies within {choice.low}..{choice.high}, got {value}")
+    whole, step = isinstance(choice, IntRange), getattr(choice, "step", 1)
+    fits = type(value) in ((int,) if whole else (int, float)) and choice.low <= value <= choice.high
+    if not fits or (whole and (value - choice.low) % step):
+        steps = f" in steps of {step}" if step > 1 else ""
+        raise SpecError(f"knob {name!r} lies within {choice.low}..{choice.high}{steps}, got {value!r}")
     return value
 
 

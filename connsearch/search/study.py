@@ -1,25 +1,22 @@
 """Study: trials on an Optuna storage, which is the one record of everything that was asked and reached.
 
-A study lives in a directory: `journal.log` is the storage, `study.toml` a copy of the configuration for
-people. Every trial's sampler and training are seeded by its number, so running again after a kill goes
-on as if nothing had happened; a trial that was cut off runs again with the same knobs.
+Every trial's sampler and training are seeded by its number, so running again after a kill goes on as if
+nothing had happened; a trial that was cut off runs again with the same knobs.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connsearch.cost import network_cost
 from connsearch.errors import BudgetError, SpecError, StudyError
-from connsearch.files import write_whole
+from connsearch.search import storage
 from connsearch.search.config import StudyConfig
-from connsearch.search.objective import Outcome, default_device, environment, evaluate_network
+from connsearch.search.objective import Outcome, environment, evaluate_network, training_device
 from connsearch.search.pareto import ParetoFront
 from connsearch.search.records import Status, front_frame, reference_point, status_of
 from connsearch.search.samplers import distributions, make_sampler
@@ -31,9 +28,6 @@ from connsearch.train.result import EpochRecord
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial, Trial
-
-STUDY_NAME = "connsearch"
-JOURNAL, COPY, LOCK = "journal.log", "study.toml", "lock"
 
 
 @dataclass(frozen=True)
@@ -101,12 +95,11 @@ class Study:
     def from_config(cls, directory: str | os.PathLike[str], config: StudyConfig) -> Study:
         """Create or open the study of a configuration; raises as `open`."""
         path = Path(directory)
-        if not (path / COPY).exists():  # written last
+        if not storage.exists(path):
             config.space.check()
             check_data(config)
-            _prepare(path)
-            with _alone(path):
-                _create(path, config)
+            make_sampler(config.sampler, 0)
+            storage.create(path, config)
         opened = cls.load(path)
         check_same(path, opened.config, config)
         opened.config = config
@@ -117,14 +110,10 @@ class Study:
         """Open the study in a directory as it is.
 
         Raises:
-            StudyError: if there is none.
+            StudyError: if there is none, or its journal is damaged.
         """
         path = Path(directory)
-        study = _existing(path)
-        text = study.user_attrs.get("config")
-        if text is None:
-            raise StudyError(f"{path}: the study was cut off while it was created: run it again, or delete the directory")
-        return cls(path, StudyConfig.from_json(text), study)
+        return cls(path, *storage.load(path))
 
     # ---- running -----------------------------------------------------------------------------------
 
@@ -141,15 +130,20 @@ class Study:
             How many trials this call ran.
 
         Raises:
-            StudyError: if another process is running this study.
+            StudyError: if another process is running this study, or its directory cannot be written.
+            DataError: if the data set is missing or does not match the space.
+            TrainError: if the device is not there.
         """
-        total = n_trials or self.config.n_trials
-        with _alone(self.directory):
+        total = self.config.n_trials if n_trials is None else n_trials
+        device = training_device(device)
+        check_data(self.config)
+        with storage.locked(self.directory):
+            storage.mend(self.directory, len(self.config.space.knobs()))
+            _, self._study = storage.load(self.directory)
             self._study.set_user_attr("n_trials", total)
-            check_data(self.config)
             ran = 0
             while (number := self._next_number(total)) is not None:
-                self._run_trial(number, device or default_device(), progress or Progress())
+                self._run_trial(number, device, progress or Progress())
                 ran += 1
             return ran
 
@@ -187,17 +181,14 @@ class Study:
         progress.trial_ended(number, outcome)
 
     def _ask(self, number: int) -> Trial:
-        """Return the trial of that number with all knobs drawn; what an earlier run drew stays."""
+        """Return the trial of that number with all knobs drawn; one that was cut off has them already."""
         import optuna
 
         self._study.sampler = make_sampler(
             self.config.sampler, stream_seed(self.config.seed, number, "sampler")
         )
-        known = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
-        if number in known:
-            trial = optuna.trial.Trial(self._study, known[number]._trial_id)
-        else:
-            trial = self._study.ask()
+        cut_off = next((t for t in self.trials() if t.number == number), None)
+        trial = optuna.trial.Trial(self._study, cut_off._trial_id) if cut_off else self._study.ask()
         for name, distribution in distributions(self.config.space.knobs()).items():
             _suggest(trial, name, distribution)
         return trial
@@ -214,10 +205,11 @@ class Study:
         trial.set_user_attr("curve", [record.to_dict() for record in result.curve])
         trial.set_user_attr("val_error", result.val_error)
         trial.set_user_attr("seconds", result.seconds)
-        trial.set_user_attr("environment", environment(device))
+        trial.set_user_attr("environment", environment(device, self.config.train.threads))
         if result.diverged:
             trial.set_user_attr("reason", "diverged")
-            trial.set_constraint("diverged", 1.0)
+            if not trial.constraints:  # set already, if the trial was cut off right here
+                trial.set_constraint("diverged", 1.0)
 
     # ---- reading -----------------------------------------------------------------------------------
 
@@ -236,7 +228,7 @@ class Study:
     def status(self) -> Status:
         """Return how many trials are in which state, the best one and the rate."""
         asked = self._study.user_attrs.get("n_trials", self.config.n_trials)
-        return status_of(self.trials(), asked, tuple(self.config.objectives))
+        return status_of(self.trials(), asked, self.config.objectives)
 
 
 def _suggest(trial: Trial, name: str, distribution: Any) -> None:
@@ -270,78 +262,6 @@ def check_data(config: StudyConfig) -> None:
     )
 
 
-def _prepare(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be written: {error.strerror}; choose another directory") from None
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the directory's lock; the system releases it when the process ends, however it ends."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(path / LOCK, timeout=0):
-            yield
-    except Timeout:
-        raise StudyError(
-            f"{path}: another process is running this study: wait for it, or choose another --dir"
-        ) from None
-    except PermissionError as error:
-        raise StudyError(f"{path}: cannot be written: {error.strerror}; choose another directory") from None
-
-
-def check_writable(path: Path) -> None:
-    """Make sure that a directory can be made and written, without making it.
-
-    Raises:
-        StudyError: if not.
-    """
-    nearest = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise StudyError(f"{path}: cannot be written: {nearest} does not allow it; choose another directory")
-
-
-def _storage(path: Path) -> Any:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return JournalStorage(JournalFileBackend(str(path / JOURNAL)))
-
-
-def _create(path: Path, config: StudyConfig) -> None:
-    """Create the study, unless another process was faster; a creation that was cut off is finished."""
-    import optuna
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        study = optuna.create_study(
-            storage=_storage(path),
-            study_name=STUDY_NAME,
-            directions=list(config.objectives.values()),
-            load_if_exists=True,
-        )
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-    if "config" not in study.user_attrs:
-        study.set_user_attr("config", config.to_json())
-        write_whole(path / COPY, config.to_toml().encode())
-
-
-def _existing(path: Path) -> optuna.Study:
-    import optuna
-
-    if not (path / JOURNAL).is_file():
-        raise StudyError(f"{path}: no study there: run one with `connsearch run STUDY.toml --dir {path}`")
-    try:
-        return optuna.load_study(study_name=STUDY_NAME, storage=_storage(path))
-    except (KeyError, json.JSONDecodeError, PermissionError, OSError) as error:
-        raise StudyError(f"{path / JOURNAL}: cannot be read as a study: {error}") from None
-
-
 def check_same(path: Path, there: StudyConfig, here: StudyConfig) -> None:
     """Make sure that two configurations are of one study.
 
@@ -352,6 +272,12 @@ def check_same(path: Path, there: StudyConfig, here: StudyConfig) -> None:
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise StudyError(
-                f"{path}: holds another study: {key} is {old.get(key)} there, {new.get(key)} here; "
+                f"{path}: holds another study: {key} is {_at(old, key)} there, {_at(new, key)} here; "
                 "choose another --dir"
             )
+
+
+def _at(identity: dict[str, Any], key: str) -> Any:
+    """Return the value at a dotted key, or the table of what lies below it."""
+    below = {k.removeprefix(f"{key}."): v for k, v in identity.items() if k.startswith(f"{key}.")}
+    return identity.get(key, below or "unset")

@@ -86,7 +86,9 @@ def norm_act(channels: int, norm: str, activation: str) -> Chain:
     if norm not in NORMS:
         raise SpecError(f"unknown norm {norm!r}. {did_you_mean(norm, NORMS)}")
     if activation not in (*ACTIVATIONS, "none"):
-        raise SpecError(f"unknown activation {activation!r}. {did_you_mean(activation, (*ACTIVATIONS, 'none'))}")
+        raise SpecError(
+            f"unknown activation {activation!r}. {did_you_mean(activation, (*ACTIVATIONS, 'none'))}"
+        )
     first = () if norm == "none" else (Norm(norm, channels),)
     return first + (() if activation == "none" else (Act(activation),))
 
@@ -146,7 +148,7 @@ def bottleneck(
     activation: str = "relu",
     norm: str = "batch",
 ) -> Chain:
-    """norm-act-1x1 (w), norm-act-kxk (w), norm-act-1x1 (expansion w): ResNet-v2; DelugeNet with expansion 2."""
+    """norm-act-1x1 (w), norm-act-kxk (w), norm-act-1x1 (expansion w): ResNet-v2, DelugeNet."""
     _positive(expansion=expansion)
     return (
         *norm_act(in_channels, norm, activation),
@@ -251,9 +253,7 @@ def conv_transition(
 
 
 @TRANSITIONS.register("pool")
-def pool_transition(
-    in_channels: int, width: int, *, activation: str = "relu", norm: str = "batch"
-) -> Chain:
+def pool_transition(in_channels: int, width: int, *, activation: str = "relu", norm: str = "batch") -> Chain:
     """norm - act - 1x1 - 2x2 average: DenseNet's transition, Log-DenseNet's carry."""
     return (*norm_act(in_channels, norm, activation), Conv(in_channels, width, 1), Pool("avg"))
 

@@ -16,7 +16,12 @@ from connsearch.spec.aggregations import AGGREGATIONS
 from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS
 
 if TYPE_CHECKING:
-    TopologyRef = AggregationRef = UnitRef = StemRef = TransitionRef = HeadRef = Ref
+    TopologyRef = Ref
+    AggregationRef = Ref
+    UnitRef = Ref
+    StemRef = Ref
+    TransitionRef = Ref
+    HeadRef = Ref
 else:
     TopologyRef, AggregationRef, UnitRef = ref_field(TOPOLOGIES), ref_field(AGGREGATIONS), ref_field(UNITS)
     StemRef, TransitionRef, HeadRef = ref_field(STEMS), ref_field(TRANSITIONS), ref_field(HEADS)
@@ -58,7 +63,7 @@ def _read_graph(data: object) -> ConnectivityGraph | None:
     try:
         import networkx as nx
 
-        graph: nx.DiGraph = nx.DiGraph()
+        graph: nx.DiGraph[Any] = nx.DiGraph()
         for node in data["nodes"]:
             table = {"name": node} if isinstance(node, str) else dict(node)
             name = table.pop("name")
@@ -152,7 +157,9 @@ class NetworkSpec(Config):
             if block.n_layers == 0:
                 raise SpecError(f"blocks[{number}].n_layers must be at least 1, unless the graph is given")
             if block.n_layers == 1 and block.entry_unit:
-                raise SpecError(f"blocks[{number}].n_layers must be at least 2, as entry_unit takes the first")
+                raise SpecError(
+                    f"blocks[{number}].n_layers must be at least 2, as entry_unit takes the first"
+                )
         if self.scope == "global" and len({block.topology for block in self.blocks}) > 1:
             raise SpecError("scope 'global' has one topology for all blocks: give each block the same")
         if self.scope == "global" and any(block.entry_unit for block in self.blocks):
@@ -168,7 +175,9 @@ class NetworkSpec(Config):
                 raise SpecError(f"blocks[{number}].{min(given)} and graph exclude each other: leave one out")
         for node in graph.nodes:
             if node.block > len(self.blocks):
-                raise SpecError(f"graph: node {node.name!r} is in block {node.block} of {len(self.blocks)} blocks")
+                raise SpecError(
+                    f"graph: node {node.name!r} is in block {node.block} of {len(self.blocks)} blocks"
+                )
         for kind in ("stem", "head"):
             found = [node.name for node in graph.nodes if node.kind == kind]
             if len(found) != 1:
@@ -201,7 +210,7 @@ class NetworkSpec(Config):
         """Return the same network with another number of layers in each block.
 
         Raises:
-            SpecError: if the network's graph is given, or there is not one depth of at least 1 for each block.
+            SpecError: if the graph is given, or there is not one depth of at least 1 for each block.
         """
         if self.own_graph is not None:
             raise SpecError("the graph is given: it has the depth it has")
@@ -212,10 +221,11 @@ class NetworkSpec(Config):
             raise SpecError(f"{len(self.blocks)} blocks need as many values of {field}, got {list(values)}")
         for number, value in enumerate(values):
             if type(value) is not int or value < 1:
-                raise SpecError(f"must be an integer of at least 1, got {value!r}", place=f"blocks[{number}].{field}")
+                raise SpecError(
+                    f"must be an integer of at least 1, got {value!r}", place=f"blocks[{number}].{field}"
+                )
         blocks = [
-            block.model_copy(update={field: value})
-            for block, value in zip(self.blocks, values, strict=True)
+            block.model_copy(update={field: value}) for block, value in zip(self.blocks, values, strict=True)
         ]
         return self.model_copy(update={"blocks": tuple(blocks)})
 
@@ -243,7 +253,7 @@ class NetworkSpec(Config):
         """
         n_blocks = max(node.block for node in graph.nodes)
         block = {"aggregation": aggregation, "unit": unit, "width": width}
-        return cls(graph=graph, blocks=(block,) * n_blocks, **settings)
+        return cls.from_dict({"graph": graph, "blocks": (block,) * n_blocks, **settings})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: the schema's version, then all that differs from its default."""

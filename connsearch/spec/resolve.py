@@ -18,7 +18,7 @@ from connsearch.registry import Ref, Registry
 from connsearch.spec.aggregations import Aggregation, aggregation_rule
 from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS, ChainRule, chain, unit_channels
 from connsearch.spec.network import NetworkSpec
-from connsearch.spec.ops import Chain, Shape, output_shape
+from connsearch.spec.ops import Chain, Norm, Shape, output_shape
 
 T = TypeVar("T")
 
@@ -59,7 +59,9 @@ class NetworkPlan(NamedTuple):
 
     def sizes(self) -> list[tuple[int, int]]:
         """Return height and width of the maps at each scale."""
-        found = {n.node.scale: (n.out_shape.height, n.out_shape.width) for n in self.nodes if n.node.kind != "head"}
+        found = {
+            n.node.scale: (n.out_shape.height, n.out_shape.width) for n in self.nodes if n.node.kind != "head"
+        }
         return [found[scale] for scale in sorted(found)]
 
     def canonical_hash(self) -> str:
@@ -116,9 +118,13 @@ class _Resolver:
 
     def _plan(self, index: int, node: Node, sources: tuple[int, ...]) -> NodePlan:
         shapes = [self.shapes[s] for s in sources] or [self.image]
-        in_shape, aggregation, slots = shapes[0], None, ()
+        in_shape = shapes[0]
+        aggregation: Ref | None = None
+        slots: tuple[int | None, ...] = ()
         n_equal = shapes.count(in_shape)
-        channels = (in_shape.channels,) * len(sources) if n_equal == len(shapes) else tuple(s[0] for s in shapes)
+        channels = (
+            (in_shape.channels,) * len(sources) if n_equal == len(shapes) else tuple(s[0] for s in shapes)
+        )
         if len(sources) > 1:
             reading = self._reading_block(node, sources)
             aggregation, rule = self.spec.blocks[reading].aggregation, self.rules[reading]
@@ -210,11 +216,21 @@ def _line(registry: Registry[ChainRule], ref: Ref, width: int, shape: Shape) -> 
     ops = chain(registry, ref, shape.channels, width)
     after = shape
     for op in ops:
+        if isinstance(op, Norm) and _normalised_together(op, after) == 1:
+            what = f"norm {op.kind!r} of a single value is always 0"
+            raise SpecError(f"{what}: use a larger input or norm 'batch'")
         after = output_shape(op, after)
     if after.height < 1 or after.width < 1:
         size = f"{shape.height}x{shape.width}"
         raise SpecError(f"no pixel is left of {size}: use fewer blocks or a larger input")
     return ops, after
+
+
+def _normalised_together(op: Norm, shape: Shape) -> Any:
+    """Return how many values of one image a norm normalises together; 0 for batch norms."""
+    if op.kind == "batch":
+        return 0
+    return (1 if op.kind == "instance" else op.channels) * (shape.height * shape.width)
 
 
 def _floor_times(channels: Any, ratio: float) -> Any:

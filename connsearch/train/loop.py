@@ -1,7 +1,7 @@
 """The training loop: small networks, data that fit on the device, the same curve for the same seed.
 
-Who trains small networks in several processes gives each one thread (`torch.set_num_threads(1)`):
-threads that share cores wait for each other at every operation, ten times longer than they compute.
+By default one CPU thread: threads that share cores with other work wait for each other at every
+operation, for these networks ten times longer than they compute.
 
 Shapes: B images of a batch, C channels, H W pixels, K classes.
 """
@@ -71,9 +71,9 @@ def train(
     if len(dataset.train) < 2:
         raise TrainError(f"dataset {dataset.name!r} has 1 training image: at least 2 are needed")
     order, changes, layers = (int(s) for s in np.random.SeedSequence(seed).generate_state(3, np.uint64))
-    run = _Run(model, dataset, config, _device(device), seeds=(order, changes))
+    run = _Run(model, dataset, config, torch_device(device), seeds=(order, changes))
     curve: list[EpochRecord] = []
-    with _seeded(layers, run.device), restored_modes(model):
+    with _seeded(layers, run.device), restored_modes(model), _threads(config.threads):
         try:
             for epoch in range(1, config.epochs + 1):
                 curve.append(run.epoch(epoch))
@@ -82,6 +82,17 @@ def train(
         except _DivergenceError:
             return TrainResult(tuple(curve), diverged=True, seconds=run.seconds)
     return TrainResult(tuple(curve), diverged=False, seconds=run.seconds)
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """Let torch use n CPU threads, or its own choice if n is 0; the caller's number comes back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Run:
@@ -165,7 +176,12 @@ class _Run:
         self.step += 1
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """Return a device by name.
+
+    Raises:
+        TrainError: if it is unknown or not there.
+    """
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -66,7 +66,7 @@ def test_nodes_and_edges_add_up_to_the_network(spec: NetworkSpec) -> None:
 
 @each_aggregation
 def test_weighted_sources_are_counted_one_by_one(aggregation: str) -> None:
-    """One multiply-accumulate for each element of each source that has a weight; written out for three readers."""
+    """One multiply-accumulate for each element of each source that has a weight."""
     spec = NetworkSpec(
         blocks=[{"topology": "dense", "aggregation": aggregation, "n_layers": 3, "width": 4}],
         input={"height": 5, "width": 7},
@@ -127,7 +127,9 @@ def test_each_convention_counts_its_terms(convention: str, flops: int) -> None:
 
 
 def test_an_unknown_convention_is_named() -> None:
-    message = r"unknown FLOP convention 'delugnet'\. Did you mean 'delugenet'\? Known: 2mac, delugenet, sparsenet\."
+    message = (
+        r"unknown FLOP convention 'delugnet'\. Did you mean 'delugenet'\? Known: 2mac, delugenet, sparsenet\."
+    )
     with pytest.raises(SpecError, match=message):
         Cost().flops("delugnet")
 

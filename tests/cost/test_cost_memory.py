@@ -18,7 +18,12 @@ from connsearch.nn import Network
 from connsearch.spec import AGGREGATIONS, NetworkSpec
 from strategies import specs
 
-BATCH = 13  # no width has it, so that it tells activations from weights
+BATCH = 13  # no unit gives out as many channels, so that it tells activations from weights
+
+
+def is_activation(tensor: Any) -> bool:
+    """Tell what has a row for each image from statistics of the batch."""
+    return isinstance(tensor, Tensor) and tensor.dim() > 1 and tensor.shape[0] == BATCH and tensor.numel() > 0
 
 
 def storages(network: Network) -> set[int]:
@@ -48,7 +53,7 @@ class PeakMemory(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in tree_flatten(out)[0]:
-            if isinstance(tensor, Tensor) and tensor.shape[:1] == (BATCH,) and tensor.numel():
+            if is_activation(tensor):
                 self.add(tensor)
         return out
 
@@ -65,12 +70,12 @@ def inference_bytes(network: Network, x: Tensor) -> int:
 
 
 def training_bytes(network: Network, x: Tensor) -> int:
-    """Return what autograd keeps at the end of a forward pass, parameters and statistics apart, for one image."""
+    """Return what autograd keeps after a forward pass, parameters and statistics apart, for one image."""
     own, kept, alive = storages(network), {}, []
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own and tensor.shape[:1] == (BATCH,):
+        if storage._cdata not in own and is_activation(tensor):
             kept[storage._cdata] = storage.nbytes()
             alive.append(tensor)  # else its address could be given to another
         return tensor

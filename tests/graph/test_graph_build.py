@@ -14,11 +14,11 @@ from strategies import topologies
 def test_two_blocks_written_out() -> None:
     graph = graph_of_blocks([("dense", 3, True), ("log_dense", 2, False)])
     assert str(graph).splitlines()[1:] == [
-        "stem           stem        input",
+        "stem           stem        image",
         "block1.layer1  unit        stem",
         "block1.layer2  unit        block1.layer1",
         "block1.layer3  unit        block1.layer1, block1.layer2",
-        "transition1    transition  block1.layer1, block1.layer2, block1.layer3",
+        "transition1    transition  block1.layer1 .. block1.layer3",
         "block2.layer1  unit        transition1",
         "block2.layer2  unit        transition1, block2.layer1",
         "head           head        block2.layer1, block2.layer2",
@@ -29,14 +29,15 @@ def test_two_blocks_written_out() -> None:
 def test_one_rule_across_blocks_written_out() -> None:
     graph = graph_across_blocks("log_dense", [2, 2])
     assert str(graph).splitlines()[1:] == [
-        "stem                        stem        input",
+        "stem                        stem        image",
         "block1.layer1               unit        stem",
         "block1.layer2               unit        stem, block1.layer1",
         "block2.carry_stem           carry       stem",
         "block2.carry_block1_layer1  carry       block1.layer1",
         "block2.carry_block1_layer2  carry       block1.layer2",
         "block2.layer1               unit        block2.carry_block1_layer1, block2.carry_block1_layer2",
-        "block2.layer2               unit        block2.carry_stem, block2.carry_block1_layer2, block2.layer1",
+        "block2.layer2               unit        block2.carry_stem, block2.carry_block1_layer2, "
+        "block2.layer1",
         "head                        head        block2.carry_block1_layer1, block2.layer1, block2.layer2",
     ]
 
@@ -76,4 +77,6 @@ def test_carries_change_nothing_but_resolution(topology: Ref, depths: list[int])
         assert steps == (graph.nodes[target].kind == "carry")
     carried = [(origin(i), node.scale) for i, node in enumerate(graph.nodes) if node.kind == "carry"]
     assert len(set(carried)) == len(carried)  # once for each change of scale, shared by all readers
-    assert [sum(n.kind == "unit" and n.block == b for n in graph.nodes) for b in range(1, len(depths) + 1)] == depths
+    assert [
+        sum(n.kind == "unit" and n.block == b for n in graph.nodes) for b in range(1, len(depths) + 1)
+    ] == depths

@@ -58,7 +58,12 @@ def test_nodes_may_be_given_in_any_order(graph: ConnectivityGraph, rng: random.R
 
 def test_every_node_and_edge_attribute_is_written() -> None:
     graph = ConnectivityGraph(
-        (Node("stem", "stem"), Node("a", path=1), Node("down", "transition", 2, 1), Node("head", "head", 2, 1)),
+        (
+            Node("stem", "stem"),
+            Node("a", path=1),
+            Node("down", "transition", 2, 1),
+            Node("head", "head", 2, 1),
+        ),
         ((), (0,), (0, 1), (2,)),
     )
     written = graph.to_networkx()
@@ -84,7 +89,12 @@ def test_the_networkx_graph_is_a_copy() -> None:
 
 def test_kinds_are_inferred_only_where_there_is_one_candidate() -> None:
     graph = ConnectivityGraph.from_edges([(0, 1), (0, 2), (1, 3), (2, 3)])
-    assert [(n.name, n.kind) for n in graph.nodes] == [("0", "stem"), ("1", "unit"), ("2", "unit"), ("3", "head")]
+    assert [(n.name, n.kind) for n in graph.nodes] == [
+        ("0", "stem"),
+        ("1", "unit"),
+        ("2", "unit"),
+        ("3", "head"),
+    ]
     with pytest.raises(SpecError, match=r"node '0' is unreachable: it reads nothing and is no stem"):
         ConnectivityGraph.from_edges([(0, 2), (1, 2)])
     with pytest.raises(SpecError, match=r"no output needs node '1': connect it or remove it"):
@@ -109,13 +119,25 @@ def with_edge(**attributes: object) -> nx.DiGraph:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nx.Graph([(0, 1)]), r"the graph is undirected: orient it, for example by node order, as nx\.DiGraph"),
-        (lambda: nx.MultiDiGraph([(0, 1)]), r"the graph is a multigraph: parallel edges have no meaning here"),
+        (
+            lambda: nx.Graph([(0, 1)]),
+            r"the graph is undirected: orient it, for example by node order, as nx\.DiGraph",
+        ),
+        (
+            lambda: nx.MultiDiGraph([(0, 1)]),
+            r"the graph is a multigraph: parallel edges have no meaning here",
+        ),
         (lambda: nx.DiGraph(), r"the graph has no nodes"),
-        (lambda: digraph((0, 1), (1, 2), (2, 3), (3, 1)), r"the graph has a cycle: 1 -> 2 -> 3 -> 1; remove one of"),
+        (
+            lambda: digraph((0, 1), (1, 2), (2, 3), (3, 1)),
+            r"the graph has a cycle: 1 -> 2 -> 3 -> 1; remove one of",
+        ),
         (lambda: digraph((0, 1), (1, 1)), r"the graph has a cycle: 1 -> 1; remove one of its edges"),
         (lambda: digraph((0, 1), (1, "1")), r"two nodes are named '1': names must differ"),
-        (lambda: digraph(blok=2), r"node 'a': unknown attribute 'blok'\. Did you mean 'block'\? Known: block, kind, "),
+        (
+            lambda: digraph(blok=2),
+            r"node 'a': unknown attribute 'blok'\. Did you mean 'block'\? Known: block, kind, ",
+        ),
         (lambda: digraph(block="2"), r"node 'a': attribute 'block' must be int, got '2'"),
         (lambda: digraph(scale=True), r"node 'a': attribute 'scale' must be int, got True"),
         (lambda: digraph(kind=1), r"node 'a': attribute 'kind' must be str, got 1"),
@@ -123,7 +145,10 @@ def with_edge(**attributes: object) -> nx.DiGraph:
         (lambda: digraph(kind="stem"), r"node 'a' is a stem, but reads 's'"),
         (lambda: digraph(kind="head"), r"'a' is a head, but 'h' reads it"),
         (lambda: with_edge(weight=2), r"edge \('s', 'a'\): unknown attribute 'weight'\. Known: kind\."),
-        (lambda: with_edge(kind="skip"), r"edge \('s', 'a'\): kind is 'chain' by its nodes, but 'skip' is given"),
+        (
+            lambda: with_edge(kind="skip"),
+            r"edge \('s', 'a'\): kind is 'chain' by its nodes, but 'skip' is given",
+        ),
     ],
 )
 def test_a_graph_that_is_no_network_is_refused(make: Callable[[], nx.DiGraph], message: str) -> None:

@@ -76,7 +76,9 @@ FORMULAS: dict[str, Callable[[int, int], set[int]]] = {
 @pytest.mark.parametrize("n_layers", [1, 2, 3, 4, 7, 8, 15, 16, 17, 40])
 def test_a_rule_is_its_formula(topology: str, n_layers: int) -> None:
     rule = predecessors(topology, n_layers)
-    assert [set(sources) for sources in rule] == [FORMULAS[topology](j, n_layers) for j in range(1, n_layers + 2)]
+    assert [set(sources) for sources in rule] == [
+        FORMULAS[topology](j, n_layers) for j in range(1, n_layers + 2)
+    ]
 
 
 def test_every_rule_has_a_formula_or_a_reason() -> None:
@@ -123,7 +125,9 @@ def test_log_dense_crosses_a_gap_in_as_many_steps_as_it_has_bits() -> None:
 @pytest.mark.parametrize("n_layers", [4, 5, 31, 32, 63, 64, 200, 400])
 def test_log_dense_stays_within_the_bounds_of_its_paper(n_layers: int) -> None:
     graph = ConnectivityGraph.from_topology("log_dense", n_layers=n_layers)
-    assert graph.n_edges == sum(floor(log2(i)) + 1 for i in range(1, n_layers + 1)) <= n_layers * log2(n_layers)
+    assert (
+        graph.n_edges == sum(floor(log2(i)) + 1 for i in range(1, n_layers + 1)) <= n_layers * log2(n_layers)
+    )
     assert graph.max_backprop_distance() == floor(log2(n_layers + 1)) <= 1 + log2(n_layers)
 
 

@@ -30,13 +30,16 @@ def test_the_smallest_graphs() -> None:
         ((STEM, A, HEAD), ((), (1,), (1,)), r"node 'a' reads \(1,\): sources must ascend within 0\.\.0"),
         ((STEM, A, HEAD), ((), (2,), (1,)), r"node 'a' reads \(2,\): sources must ascend within 0\.\.0"),
         ((STEM, A, HEAD), ((), (-1,), (1,)), r"node 'a' reads "),
-        ((STEM, A, B, HEAD), ((), (0,), (1, 0), (2,)), r"node 'b' reads \(1, 0\): sources must ascend within 0\.\.1"),
+        ((STEM, A, B, HEAD), ((), (0,), (1, 0), (2,)),
+         r"node 'b' reads \(1, 0\): sources must ascend within 0\.\.1"),
         ((STEM, A, B, HEAD), ((), (0,), (0,), (2,)), r"no output needs node 'a': connect it or remove it"),
         ((STEM, A, B), ((), (0,), (0,)), r"no output needs node 'a': connect it or remove it"),
         ((STEM, HEAD, A), ((), (0,), (1,)), r"'head' is a head, but 'a' reads it"),
         ((STEM, Node("stem"), HEAD), ((), (0,), (1,)), r"two nodes are named 'stem': names must differ"),
-        ((STEM, Node("a"), Node("a.b"), HEAD), ((), (0,), (1,), (2,)), r"node 'a\.b' would lie inside node 'a'"),
-        ((STEM, Node("a..b"), HEAD), ((), (0,), (1,)), r"node name 'a\.\.b': must be words joined by single dots"),
+        ((STEM, Node("a"), Node("a.b"), HEAD), ((), (0,), (1,), (2,)),
+         r"node 'a\.b' would lie inside node 'a'"),
+        ((STEM, Node("a..b"), HEAD), ((), (0,), (1,)),
+         r"node name 'a\.\.b': must be words joined by single dots"),
         ((STEM, Node(""), HEAD), ((), (0,), (1,)), r"node name '': must be words joined by single dots"),
     ],
 )  # fmt: skip
@@ -50,7 +53,10 @@ def test_what_is_no_network_is_refused(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"kind": "units"}, r"node 'a': unknown kind 'units'\. Did you mean 'unit'\? Known: carry, head, stem, "),
+        (
+            {"kind": "units"},
+            r"node 'a': unknown kind 'units'\. Did you mean 'unit'\? Known: carry, head, stem, ",
+        ),
         ({"block": 0}, r"node 'a': need block >= 1, scale >= 0 and path >= 0, got Node\(.*block=0"),
         ({"scale": -1}, r"need block >= 1, scale >= 0 and path >= 0, got Node\(.*scale=-1"),
         ({"path": -1}, r"need block >= 1, scale >= 0 and path >= 0, got Node\(.*path=-1"),
@@ -104,7 +110,7 @@ def test_it_prints_itself() -> None:
     assert repr(graph) == "ConnectivityGraph(4 nodes, 4 edges)"
     assert str(graph) == (
         "ConnectivityGraph(4 nodes, 4 edges)\n"
-        "stem  stem        input\n"
+        "stem  stem        image\n"
         "a     unit        stem\n"
         "b     unit        stem, a\n"
         "head  head        b"

@@ -1,4 +1,4 @@
-"""Each aggregation against its formula in numpy: random parameters and statistics, odd sizes, both directions."""
+"""Each aggregation against its formula in numpy: random parameters, odd sizes, both directions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     module.double()
     for name, value in (*module.named_parameters(), *module.named_buffers()):
         if value.is_floating_point():
-            drawn = rng.normal(size=tuple(value.shape)) if "var" not in name else rng.uniform(0.3, 3, value.shape)
+            drawn = (
+                rng.normal(size=tuple(value.shape)) if "var" not in name else rng.uniform(0.3, 3, value.shape)
+            )
             value.data.copy_(torch.from_numpy(np.asarray(drawn)))
     return module
 
@@ -248,7 +250,9 @@ def test_a_module_needs_a_rule() -> None:
 
 
 def test_a_rule_has_one_module() -> None:
-    with pytest.raises(SpecError, match=r"aggregation module 'sum' is registered already: choose another name"):
+    with pytest.raises(
+        SpecError, match=r"aggregation module 'sum' is registered already: choose another name"
+    ):
         implement_aggregation("sum")(lambda rule, channels: nn.Identity())
 
 
@@ -257,7 +261,9 @@ def test_a_rule_without_a_module_can_be_counted_but_not_built() -> None:
     register_aggregation("bare")(dataclass(frozen=True, kw_only=True)(type("Bare", (Aggregation,), {})))
     spec = NetworkSpec(blocks=[{"topology": "dense", "aggregation": "bare", "n_layers": 2}])
     assert network_cost(spec).aggregation_macs == 0
-    with pytest.raises(SpecError, match=r"aggregation 'bare' has no module: register one with implement_aggregation"):
+    with pytest.raises(
+        SpecError, match=r"aggregation 'bare' has no module: register one with implement_aggregation"
+    ):
         Network(spec)
 
 
@@ -297,5 +303,7 @@ def test_an_aggregation_of_ones_own_from_rule_to_network() -> None:
 
 
 def test_a_reference_of_wrong_parameters_builds_nothing() -> None:
-    with pytest.raises(SpecError, match=r"aggregation 'depthwise': unknown form 'papers'\. Did you mean 'paper'\?"):
+    with pytest.raises(
+        SpecError, match=r"aggregation 'depthwise': unknown form 'papers'\. Did you mean 'paper'\?"
+    ):
         build_aggregation(Ref("depthwise", (("form", "papers"),)), [3, 3])

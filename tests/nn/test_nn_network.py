@@ -1,4 +1,4 @@
-"""Network against an executor that shares no code with it: networkx for the order, functional torch for the rest."""
+"""Network against an executor that shares no code with it: networkx for the order, functional torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from torch import Tensor, nn
 
@@ -82,10 +82,14 @@ class Executor:
         if label == "concat":
             return torch.cat(maps, 1)
         if label == "depthwise(form=paper)":
-            return torch.einsum("lbchw,lc->bchw", torch.stack(maps), own["weight"]) + own["bias"][:, None, None]
+            return (
+                torch.einsum("lbchw,lc->bchw", torch.stack(maps), own["weight"]) + own["bias"][:, None, None]
+            )
         if label == "depthwise":
-            return torch.stack([self.normal(h, own["weight"][i], own["bias"][i], own["running_mean"][i],
-                                            own["running_var"][i]) for i, h in enumerate(maps)]).sum(0)  # fmt: skip
+            keys = ("weight", "bias", "running_mean", "running_var")
+            return torch.stack([self.normal(h, *(own[k][i] for k in keys)) for i, h in enumerate(maps)]).sum(
+                0
+            )
         if label == "gated":
             carried = maps[0]
             for i, h in enumerate(maps[1:]):
@@ -157,7 +161,9 @@ SPECS = {
     "imagenet": two_blocks("dense", "sum", stem="imagenet", input={"height": 21, "width": 17}),
     "compressed": two_blocks("dense", "concat", "dense_bottleneck", compression=0.5, stem_ratio=2),
     "two aggregations": NetworkSpec(
-        blocks=[{"topology": "dense", "aggregation": a, "n_layers": 3, "width": 4} for a in ("routed", "gated")],
+        blocks=[
+            {"topology": "dense", "aggregation": a, "n_layers": 3, "width": 4} for a in ("routed", "gated")
+        ],
         scope="global",
         input={"height": 8, "width": 8},
     ),
@@ -184,7 +190,9 @@ def test_it_computes_what_the_specification_says(name: str, training: bool) -> N
     found = network(x)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
     parameters = list(network.parameters())
-    for mine, other in zip(*(torch.autograd.grad(y.square().sum(), parameters) for y in (found, expected)), strict=True):
+    for mine, other in zip(
+        *(torch.autograd.grad(y.square().sum(), parameters) for y in (found, expected)), strict=True
+    ):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-8)
 
 
@@ -255,7 +263,9 @@ def test_a_source_with_one_routed_reader_gives_it_everything(routed: tuple[Netwo
 
 def test_a_block_without_gates_in_a_routed_network() -> None:
     """Every source has one reader of several sources at most: nothing is gated, all weights are one."""
-    spec = NetworkSpec(blocks=[{"topology": "every_other", "aggregation": "routed", "n_layers": 2, "width": 3}])
+    spec = NetworkSpec(
+        blocks=[{"topology": "every_other", "aggregation": "routed", "n_layers": 2, "width": 3}]
+    )
     network = randomise(Network(spec)).eval()
     assert not any("gates" in key for key in network.state_dict())
     assert network_cost(spec).aggregation_macs == 0
@@ -429,14 +439,18 @@ def test_every_pair_trains_a_step_and_costs_what_is_counted(topology: str, aggre
 )
 def test_images_of_another_shape_are_refused(shape: tuple[int, ...], got: str) -> None:
     network = Network(two_blocks("chain", "sum"))
-    with pytest.raises(SpecError, match=f"^images must be B x 3 x 9 x 7, got {got}: change the images or the network"):
+    with pytest.raises(
+        SpecError, match=f"^images must be B x 3 x 9 x 7, got {got}: change the images or the network"
+    ):
         network(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("name", ["forward", "training", "spec.x", "a.training", "_spec", "node"])
 def test_names_that_torch_or_the_network_uses_are_refused(name: str) -> None:
     graph = ConnectivityGraph((Node("stem", "stem"), Node(name), Node("head", "head")), ((), (0,), (1,)))
-    with pytest.raises(SpecError, match=rf"node name '{name}' clashes with an attribute of torch modules: rename it"):
+    with pytest.raises(
+        SpecError, match=rf"node name '{name}' clashes with an attribute of torch modules: rename it"
+    ):
         Network(NetworkSpec.from_graph(graph))
 
 

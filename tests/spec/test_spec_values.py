@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from connsearch.errors import SpecError
-from connsearch.graph import ConnectivityGraph
+from connsearch.graph import ConnectivityGraph, Node
 from connsearch.spec import BlockConfig, NetworkSpec, resolve
 from strategies import dags, specs
 
@@ -203,7 +203,8 @@ SAH = [["s", "a"], ["a", "h"]]
         ({}, "blocks: is missing"),
         ({"blocks": []}, "blocks: a network needs at least one block"),
         ({"blocks": [{}]}, "blocks[0].n_layers must be at least 1, unless the graph is given"),
-        ({"blocks": [BLOCK, {"n_layers": -1}]}, "blocks[1].n_layers: should be greater than or equal to 0, got -1"),
+        ({"blocks": [BLOCK, {"n_layers": -1}]},
+         "blocks[1].n_layers: should be greater than or equal to 0, got -1"),
         ({"blocks": [{"n_layers": 1, "entry_unit": True}]},
          "blocks[0].n_layers must be at least 2, as entry_unit takes the first"),
         ({"blocks": [{**BLOCK, "width": 0}]}, "blocks[0].width: should be greater than or equal to 1, got 0"),
@@ -221,7 +222,8 @@ SAH = [["s", "a"], ["a", "h"]]
         ({"blocks": [BLOCK], "schema": 2}, "schema: should be 1, got 2"),
         ({"blocks": [BLOCK], "compression": 1.5}, "compression: should be less than or equal to 1, got 1.5"),
         ({"blocks": [BLOCK], "n_classes": 0}, "n_classes: should be greater than or equal to 1, got 0"),
-        ({"blocks": [BLOCK], "input": {"height": 0}}, "input.height: should be greater than or equal to 1, got 0"),
+        ({"blocks": [BLOCK], "input": {"height": 0}},
+         "input.height: should be greater than or equal to 1, got 0"),
         ({"blocks": [BLOCK, {**BLOCK, "topology": "chain"}], "scope": "global"},
          "scope 'global' has one topology for all blocks: give each block the same"),
         ({"blocks": [{**BLOCK, "entry_unit": True}], "scope": "global"}, "entry_unit needs scope 'block'"),
@@ -247,8 +249,8 @@ SAH = [["s", "a"], ["a", "h"]]
         ({"blocks": [{}], "graph": {"nodes": []}},
          "graph: a graph is a table with nodes and edges, got {'nodes': []}"),
         ({"blocks": [{}], "graph": 3}, "graph: a graph is a table with nodes and edges, got 3"),
-        (table([{"kind": "stem"}], []), "graph: nodes are names or tables with a name, edges are pairs of names: "
-         "'name'"),
+        (table([{"kind": "stem"}], []),
+         "graph: nodes are names or tables with a name, edges are pairs of names: 'name'"),
         (table(["s"], [["s"]]), "graph: nodes are names or tables with a name, edges are pairs of names: "
          "not enough values to unpack (expected 2, got 1)"),
     ],
@@ -261,7 +263,8 @@ def test_a_wrong_description_is_one_line(data: dict[str, Any], expected: str) ->
 
 def equal_channels(aggregation: str, *numbers: int) -> str:
     got = ", ".join(map(str, numbers))
-    return f"aggregation '{aggregation}' needs sources of equal channels, got {got}: make them equal or use 'concat'"
+    needs = f"aggregation '{aggregation}' needs sources of equal channels, got {got}"
+    return f"{needs}: make them equal or use 'concat'"
 
 
 @pytest.mark.parametrize(
@@ -275,26 +278,40 @@ def equal_channels(aggregation: str, *numbers: int) -> str:
         ({"blocks": [BLOCK, BLOCK], "input": {"height": 1, "width": 5}, "transition": "pool"},
          "transition1: no pixel is left of 1x5: use fewer blocks or a larger input"),
         ({"blocks": [BLOCK, BLOCK], "input": {"height": 2, "width": 2}, "transition": "pool"}, ""),
+        ({"blocks": [{**BLOCK, "unit": "basic(norm=instance)"}], "input": {"height": 1, "width": 1}},
+         "block1.layer1: norm 'instance' of a single value is always 0: use a larger input or norm 'batch'"),
+        ({"blocks": [{**BLOCK, "unit": "basic(norm=instance)"}], "input": {"height": 1, "width": 2}}, ""),
+        ({"blocks": [{**BLOCK, "unit": "basic(norm=layer)", "width": 1}], "input": {"height": 1, "width": 1}},
+         "block1.layer1: norm 'layer' of a single value is always 0: use a larger input or norm 'batch'"),
+        ({"blocks": [{**BLOCK, "unit": "basic(norm=layer)", "width": 2}], "input": {"height": 1, "width": 1}},
+         ""),
         ({"blocks": [{**BLOCK, "unit": "basic(groups=3)"}]},
          "blocks[0].unit: 16 channels do not divide into 3 groups: change width or groups"),
         ({"blocks": [{**BLOCK, "unit": "basic(groups=4)"}]}, ""),
         ({"blocks": [{**BLOCK, "unit": "conv(groups=0)"}]},
          "blocks[0].unit: 16 channels do not divide into 0 groups: change width or groups"),
-        ({"blocks": [{**BLOCK, "unit": "basic(kernel=2)"}]}, "blocks[0].unit: kernel must be odd and at least 1, got 2"),
-        ({"blocks": [{**BLOCK, "unit": "separable(kernel=-1)"}]}, "blocks[0].unit: kernel must be odd and at least 1, got -1"),
-        ({"blocks": [{**BLOCK, "unit": "bottleneck(expansion=0)"}]}, "blocks[0].unit: expansion must be at least 1, got 0"),
-        ({"blocks": [{**BLOCK, "unit": "dense_bottleneck(inner=0)"}]}, "blocks[0].unit: inner must be at least 1, got 0"),
+        ({"blocks": [{**BLOCK, "unit": "basic(kernel=2)"}]},
+         "blocks[0].unit: kernel must be odd and at least 1, got 2"),
+        ({"blocks": [{**BLOCK, "unit": "separable(kernel=-1)"}]},
+         "blocks[0].unit: kernel must be odd and at least 1, got -1"),
+        ({"blocks": [{**BLOCK, "unit": "bottleneck(expansion=0)"}]},
+         "blocks[0].unit: expansion must be at least 1, got 0"),
+        ({"blocks": [{**BLOCK, "unit": "dense_bottleneck(inner=0)"}]},
+         "blocks[0].unit: inner must be at least 1, got 0"),
         ({"blocks": [{**BLOCK, "unit": "basic(norm=bach)"}]},
          "blocks[0].unit: unknown norm 'bach'. Did you mean 'batch'? Known: batch, instance, layer, none."),
         ({"blocks": [{**BLOCK, "unit": "basic(activation=rely)"}]},
-         "blocks[0].unit: unknown activation 'rely'. Did you mean 'relu'? Known: elu, gelu, leaky_relu, mish, none, relu, silu."),
+         "blocks[0].unit: unknown activation 'rely'. Did you mean 'relu'? Known: elu, gelu, leaky_relu, "
+         "mish, none, relu, silu."),
         ({"blocks": [{**BLOCK, "unit": "conv(order=pro)"}]},
          "blocks[0].unit: unknown order 'pro'. Did you mean 'pre'? Known: post, pre."),
         ({"blocks": [{**BLOCK, "aggregation": "depthwise(form=papr)"}]},
-         "blocks[0].aggregation: aggregation 'depthwise': unknown form 'papr'. Did you mean 'paper'? Known: normalized, paper."),
+         "blocks[0].aggregation: aggregation 'depthwise': unknown form 'papr'. Did you mean 'paper'? "
+         "Known: normalized, paper."),
         ({"blocks": [{**BLOCK, "aggregation": "routed(hidden=0)"}]},
          "blocks[0].aggregation: aggregation 'routed': hidden must be at least 1, got 0"),
-        ({"blocks": [{**BLOCK, "topology": "sparse(base=1)"}]}, "topology 'sparse': base must be at least 2, got 1"),
+        ({"blocks": [{**BLOCK, "topology": "sparse(base=1)"}]},
+         "topology 'sparse': base must be at least 2, got 1"),
     ],
 )  # fmt: skip
 def test_a_network_that_cannot_be_is_refused(values: dict[str, Any], expected: str) -> None:
@@ -309,7 +326,9 @@ def test_a_network_that_cannot_be_is_refused(values: dict[str, Any], expected: s
 
 def test_sources_of_different_resolution_are_refused() -> None:
     graph = ConnectivityGraph.from_networkx(_skipping_a_transition())
-    with pytest.raises(SpecError, match=r"^b: its sources differ in resolution: 32x32, 16x16; carry them to one"):
+    with pytest.raises(
+        SpecError, match=r"^b: its sources differ in resolution: 32x32, 16x16; carry them to one"
+    ):
         resolve(NetworkSpec.from_graph(graph))
 
 
@@ -321,3 +340,20 @@ def _skipping_a_transition() -> Any:
     graph.nodes["b"].update(block=2, scale=1)
     graph.nodes["h"].update(block=2, scale=1)
     return graph
+
+
+@pytest.mark.parametrize("kind", ["transition", "carry"])
+def test_what_changes_resolution_reads_as_the_block_it_leaves(kind: str) -> None:
+    graph = ConnectivityGraph(
+        (
+            Node("s", "stem"),
+            Node("a"),
+            Node("t", kind, 2, 1),
+            Node("b", "unit", 2, 1),
+            Node("h", "head", 2, 1),
+        ),  # type: ignore[arg-type]
+        ((), (0,), (0, 1), (2,), (2, 3)),
+    )
+    blocks = [{"aggregation": "mean"}, {"aggregation": "concat"}]
+    plans = {plan.node.name: plan for plan in resolve(NetworkSpec(graph=graph, blocks=blocks)).nodes}
+    assert (plans["t"].aggregation, plans["h"].aggregation) == (("mean", ()), ("concat", ()))

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny import NETWORK, SPACE, STUDY, Call, Result
+from typer.testing import CliRunner
+
+from connsearch.cli import app
+
+
+@pytest.fixture
+def call() -> Call:
+    """Call the command line; anything but an exit is a bug, and shows as its traceback."""
+
+    def call(*args: object) -> Result:
+        result = CliRunner().invoke(app, [str(arg) for arg in args], catch_exceptions=False)
+        return Result(result.exit_code, result.stdout, result.stderr)
+
+    return call
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with space.toml, study.toml and net.toml."""
+    for name, text in (("space.toml", SPACE), ("study.toml", STUDY), ("net.toml", NETWORK)):
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,97 @@
+"""The command as a process of its own: what it imports, how it starts, how it is interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import Call
+
+CODE = "import sys; from connsearch.cli import run_app; sys.argv[0] = 'connsearch'; run_app()"
+COMMAND = [sys.executable, "-c", CODE]
+HEAVY = ("torch", "sklearn", "matplotlib", "scipy", "pandas", "optuna", "plotly")
+
+
+def modules_after(code: str) -> set[str]:
+    """Return which heavy packages a fresh process has imported after some code."""
+    program = f"import json, sys\n{code}\nprint(json.dumps(sorted(m for m in {HEAVY} if m in sys.modules)))"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(json.loads(process.stdout.splitlines()[-1]))
+
+
+def test_import_is_light() -> None:
+    assert modules_after("import connsearch; dir(connsearch)") == set()
+
+
+def test_help_is_light() -> None:
+    code = (
+        "from connsearch.cli import app\n"
+        "for args in (['--help'], ['run', '--help']):\n"
+        "    try: app(args)\n"
+        "    except SystemExit as done: assert not done.code"
+    )
+    assert modules_after(code) == set()
+
+
+def test_counting_and_sampling_need_no_torch() -> None:
+    code = (
+        "import connsearch as cs\n"
+        "cs.network_cost(cs.preset('densenet-40-12'))\n"
+        "cs.SearchSpace; cs.StudyConfig"
+    )
+    assert "torch" not in modules_after(code)
+
+
+@pytest.mark.parametrize(
+    "args", [["-c", "import connsearch"], ["-c", CODE, "--help"]], ids=["import", "help"]
+)
+def test_the_start_is_quick(args: list[str]) -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *args], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 1.5
+
+
+def test_a_closed_pipe_is_no_error(here: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        process = subprocess.run(
+            [*COMMAND, "show", "net.toml"], stdout=write, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        os.close(write)
+    assert "Traceback" not in process.stderr
+    assert process.stderr.count("\n") <= 1
+
+
+def test_ctrl_c_stops_a_run_and_the_same_command_goes_on(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run = [*COMMAND, "run", "study.toml", "--device", "cpu", "--trials"]
+    process = subprocess.Popen([*run, "500"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert re.match(r"\[1/500\] trial 0: error ", first)
+    assert (process.returncode, out) == (130, "")
+    *trials, last = err.splitlines()
+    assert all(re.match(r"\[\d+/500\] trial \d+: error ", line) for line in trials)
+    assert last == "Stopped. Run the same command again to go on with runs/study."
+
+    total = len(trials) + 3
+    again = call(*run[len(COMMAND) :], total)
+    assert again.code == 0
+    assert again.out.startswith(f"runs/study: {total} complete, 0 failed, 0 pruned; best trial ")
+    assert again.err.startswith(f"[{len(trials) + 2}/{total}] trial {len(trials) + 1}: error ")

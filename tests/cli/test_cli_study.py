@@ -1,0 +1,310 @@
+"""`plan`, `run`, `status`, `front` on a study that trains for real, in a second."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from tiny import SPACE, STUDY, Call, Result
+from typer.testing import CliRunner
+
+from connsearch.cli import app
+from connsearch.search.pareto import ParetoFront
+from connsearch.search.study import Study
+
+PERCENT = r"\d+\.\d %"
+WHAT = r"(chain|dense) x sum, layers \d, widths \d+"
+TRIAL = rf"\[(\d)/\d\] trial \d: error {PERCENT}, [\d.]+ kMACs, {WHAT}, \d+\.\d s"
+
+
+def failed(message: str) -> Result:
+    return Result(1, "", f"Error: {message}\n")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A directory in which the study has run, and what the run printed."""
+    here = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        Path("space.toml").write_text(SPACE)
+        Path("study.toml").write_text(STUDY)
+        result = CliRunner().invoke(app, ["run", "study.toml", "--device", "cpu"], catch_exceptions=False)
+    return here, Result(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture
+def ran(finished: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, a copy of the one in which the study has run."""
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# ---- plan ----------------------------------------------------------------------------------------------
+
+
+def test_plan(call: Call, here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    result = call("plan", "study.toml")
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[:3] == [
+        "question   Which one?",
+        "space      2 kinds (categories), searched: macs_budget, topology, n_layers_1",
+        "members    20.8 k to 86.4 k MACs, 368 to 1.44 k parameters, 1 to 3 layers (100 drawn)",
+    ]
+    assert re.fullmatch(r"training   synthetic\(.*\), 1 epochs, batch 16; activations up to 250 kB", lines[3])
+    assert re.fullmatch(r"time       about \d+ s a trial, \d+ s for 3 trials with sampler random", lines[4])
+    assert lines[5:] == ["storage    runs/study, new; one journal file, one process at a time"]
+    assert sorted(here.rglob("*")) == before
+
+
+def test_plan_of_a_study_that_has_begun(call: Call, ran: Path) -> None:
+    result = call("plan", "study.toml")
+    assert result.out.splitlines()[-1] == "storage    runs/study, goes on after 3 finished trials"
+    other = call("plan", "study.toml", "--set", "seed=1")
+    assert other == failed("runs/study: holds another study: seed is 0 there, 1 here; choose another --dir")
+
+
+# ---- run -----------------------------------------------------------------------------------------------
+
+
+def test_run(finished: tuple[Path, Result]) -> None:
+    here, result = finished
+    assert result.code == 0
+    assert [re.fullmatch(TRIAL, line)[1] for line in result.err.splitlines()] == ["1", "2", "3"]  # type: ignore[index]
+    closing = (
+        rf"runs/study: 3 complete, 0 failed, 0 pruned; best trial \d: val_error {PERCENT}, macs [\d.]+ k\n"
+    )
+    assert re.fullmatch(closing, result.out)
+    assert {file.name for file in (here / "runs/study").iterdir()} == {"journal.log", "study.toml", "lock"}
+
+
+def test_the_same_command_again_runs_nothing(call: Call, ran: Path, finished: tuple[Path, Result]) -> None:
+    assert call("run", "study.toml") == Result(0, finished[1].out, "")
+    assert call("run", "study.toml", "--trials", 2) == Result(0, finished[1].out, "")
+
+
+def test_more_trials_go_on(call: Call, ran: Path) -> None:
+    result = call("run", "study.toml", "--trials", 5, "--set", "question=Still?")
+    assert result.code == 0
+    assert [line[:13] for line in result.err.splitlines()] == ["[4/5] trial 3", "[5/5] trial 4"]
+    assert result.out.startswith("runs/study: 5 complete, 0 failed, 0 pruned; best trial ")
+
+
+def test_the_copy_of_the_study_runs_too(call: Call, ran: Path) -> None:
+    again = call("run", "runs/study/study.toml", "--dir", "runs/again")
+    assert again.code == 0
+
+    def reached(path: str) -> list[tuple[dict[str, Any], list[float]]]:
+        return [(trial.params, trial.values) for trial in Study.load(path).trials()]
+
+    assert reached("runs/again") == reached("runs/study")
+
+
+def test_the_copy_is_not_written_over_by_its_own_study(call: Call, here: Path) -> None:
+    assert call("run", "study.toml", "--dir", ".") == failed(
+        ".: holds a study.toml that is no study's copy: choose another --dir"
+    )
+    assert (here / "study.toml").read_text() == STUDY
+
+
+def test_overrides_make_another_study(call: Call, ran: Path) -> None:
+    assert call("run", "study.toml", "--set", "space.blocks.topology=chain") == failed(
+        "runs/study: holds another study: space.blocks.topology is {'any_of': ['chain', 'dense']} there, "
+        "chain here; choose another --dir"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--set", "train.dataset=digts"],
+         "study.toml: train.dataset: unknown dataset 'digts'. Did you mean 'digits'? "
+         "Known: digits, synthetic."),
+        (["--set", "train.dataset=digits"],
+         "dataset 'digits' holds 1 x 8 x 8 images of 10 classes, the network takes 1 x 8 x 8 images and "
+         "knows 4 classes: set input = { channels = 1, height = 8, width = 8 } and n_classes = 10"),
+        (["--set", "train.dataset.n_train=0"], "dataset 'synthetic': n_train must be 1 or more, got 0"),
+        (["--set", "space=other.toml"],
+         "study.toml: space: should be a valid dictionary or instance of SearchSpace, got 'other.toml'"),
+        (["--set", "space.budget.macs=20_000"],
+         "budget: no chain x sum fits: macs: the least possible is 20,752 (widths 4 of 1 layers), "
+         "over the budget of 20,000: raise macs or use fewer layers"),
+        (["--set", "epochs"], "--set takes key=value, got 'epochs'"),
+        (["--set", "train.epochs=ten"], "study.toml: train.epochs: must be an integer, got 'ten'"),
+        (["--set", "sampler=tpee"],
+         "study.toml: sampler: unknown sampler 'tpee'. Did you mean 'tpe'? Known: gp, nsga2, random, tpe."),
+        (["--device", "gpu"], "unknown device 'gpu': use 'cpu', 'cuda' or 'cuda:<number>'"),
+        (["--device", "cuda:99"], None),
+        (["--dir", "net.toml"], "net.toml: cannot be written: {}; choose another directory"),
+        (["--dir", "net.toml/below"], "net.toml/below: cannot be written: {}; choose another directory"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_study_that_cannot_start_leaves_nothing_behind(
+    call: Call, here: Path, command: str, args: list[str], message: str | None
+) -> None:
+    before = sorted(here.rglob("*"))
+    result = call(command, "study.toml", *args)
+    assert (result.code, result.out) == (1, "")
+    pattern = ".*" if message is None else re.escape(message).replace(r"\{\}", ".*")
+    assert re.fullmatch(f"Error: {pattern}\n", result.err), result.err
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_study_whose_space_is_missing(call: Call, here: Path) -> None:
+    (here / "space.toml").unlink()
+    for command in ("plan", "run"):
+        assert call(command, "study.toml") == failed("space.toml: no such file")
+
+
+def test_an_interrupt_is_no_error(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("connsearch.search.study.evaluate_network", interrupt)
+        assert call("run", "study.toml", "--dir", "d") == Result(
+            130, "", "Stopped. Run the same command again to go on with d.\n"
+        )
+    assert call("status", "d").out.startswith(
+        "trials   0 of 3 finished: 0 complete, 0 failed, 0 pruned, 1 unfinished\n"
+    )
+    assert call("run", "study.toml", "--dir", "d").code == 0
+
+
+# ---- status --------------------------------------------------------------------------------------------
+
+
+def test_status(call: Call, ran: Path) -> None:
+    result = call("status", "runs/study")
+    assert (result.code, result.err) == (0, "")
+    assert re.fullmatch(
+        "trials   3 of 3 finished: 3 complete, 0 failed, 0 pruned, 0 unfinished\n"
+        rf"best     trial \d: val_error {PERCENT}, macs [\d.]+ k\n"
+        r"rate     \d+ s a trial, about 0 s left\n",
+        result.out,
+    )
+
+
+def test_status_json(call: Call, ran: Path) -> None:
+    result = call("status", "runs/study", "--json")
+    assert (result.code, result.err) == (0, "")
+    status = json.loads(result.out)
+    assert list(status) == ["asked", "states", "best", "seconds_per_trial", "reasons"]
+    assert status["asked"] == 3
+    assert status["states"] == {"complete": 3, "failed": 0, "pruned": 0, "unfinished": 0}
+    assert list(status["best"]) == ["trial", "val_error", "macs"]
+    assert status["seconds_per_trial"] > 0
+    assert status["reasons"] == {}
+
+
+# ---- front ---------------------------------------------------------------------------------------------
+
+
+def test_front(call: Call, ran: Path) -> None:
+    result = call("front", "runs/study")
+    assert (result.code, result.err) == (0, "")
+    assert result.out == f"{Study.load('runs/study').pareto_front()}\n"
+    lines = result.out.splitlines()
+    assert re.fullmatch(r"Pareto front: \d of 3 trials", lines[0])
+    assert lines[1].split() == [
+        "trial", "macs", "params", "val_error", "topology", "aggregation", "n_layers", "widths",
+    ]  # fmt: skip
+    assert re.fullmatch(r"hypervolume [\d.e+]+, measured from val_error 100.0 %, macs 90 k", lines[-1])
+
+
+def test_front_json(call: Call, ran: Path) -> None:
+    result = call("front", "runs/study", "--json")
+    assert (result.code, result.err) == (0, "")
+    front = json.loads(result.out)
+    assert list(front) == ["objectives", "points", "hypervolume", "reference"]
+    assert front["objectives"] == ["val_error", "macs"]
+    assert front["reference"] == {"val_error": 1.0, "macs": 90_000.0}
+    trials = {trial.number: trial for trial in Study.load("runs/study").trials()}
+    for point in front["points"]:
+        assert list(point)[:4] == ["trial", "macs", "params", "val_error"]
+        assert [type(point[key]) for key in ("trial", "macs", "params", "val_error")] == [
+            int,
+            int,
+            int,
+            float,
+        ]
+        assert [point["val_error"], point["macs"]] == trials[point["trial"]].values
+
+
+def test_front_files(call: Call, ran: Path) -> None:
+    pytest.importorskip("plotly")
+    names = ["f.svg", "f.png", "f.html", "f.csv"]
+    plain = call("front", "runs/study")
+    result = call(
+        "front", "runs/study", "--plot", "f.svg", "--plot", "f.png", "--plot", "f.html", "--csv", "f.csv"
+    )
+    assert result == Result(0, plain.out, "".join(f"wrote {name}\n" for name in names))
+    starts = [b"<?xml", b"\x89PNG", b"<!", b"trial,macs,params,val_error,"]
+    for name, start in zip(names, starts, strict=True):
+        assert (ran / name).read_bytes()[:30].lower().startswith(start.lower())
+    assert len(pd.read_csv("f.csv")) == 3
+    front = Study.load("runs/study").pareto_front()
+    assert ParetoFront.from_csv("f.csv", reference=front.reference) == front
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--plot", "a.gif"],
+            "a.gif: cannot draw to a file ending in '.gif'. Known: .html, .pdf, .png, .svg.",
+        ),
+        (["--plot", "nowhere/a.svg"], "nowhere/a.svg: cannot be written: No such file or directory"),
+        (["--plot", "nowhere/a.html"], "nowhere/a.html: cannot be written: No such file or directory"),
+        (["--csv", "nowhere/a.csv"], "nowhere/a.csv: cannot be written: No such file or directory"),
+        (["--csv", "."], ".: cannot be written: (Is a directory|Device or resource busy)"),
+        (["--csv", "runs"], "runs: cannot be written: Is a directory"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_front_files_that_cannot_be(call: Call, ran: Path, args: list[str], message: str) -> None:
+    before = sorted(ran.rglob("*"))
+    result = call("front", "runs/study", *args)
+    assert (result.code, result.out) == (1, "")
+    assert re.fullmatch(f"Error: {message}\n", result.err), result.err
+    assert sorted(ran.rglob("*")) == before
+
+
+def test_the_front_of_a_study_without_trials(call: Call, here: Path) -> None:
+    from connsearch.search.config import StudyConfig
+
+    Study.from_config("d", StudyConfig.from_toml("study.toml"))
+    assert call("front", "d") == Result(0, "Pareto front: no complete trial yet\n", "")
+    assert json.loads(call("front", "d", "--json").out)["points"] == []
+    result = call("front", "d", "--plot", "a.svg")
+    assert (result.code, result.out) == (1, "")
+    assert re.fullmatch(r"Error: .*no complete trial.*\n", result.err)
+    assert (
+        call("status", "d").out == "trials   0 of 3 finished: 0 complete, 0 failed, 0 pruned, 0 unfinished\n"
+    )
+
+
+@pytest.mark.parametrize("command", [["status"], ["front"], ["front", "--json"]], ids=" ".join)
+def test_a_directory_without_a_study(call: Call, here: Path, command: list[str]) -> None:
+    (here / "empty").mkdir()
+    (here / "damaged").mkdir()
+    (here / "damaged/journal.log").write_bytes(b"\xff\n\xff\n")
+    for place in (".", "empty", "nowhere", "net.toml"):
+        assert call(*command, place) == failed(
+            f"{place}: no study there: run one with `connsearch run STUDY.toml --dir {place}`"
+        )
+    result = call(*command, "damaged")
+    assert (result.code, result.out) == (1, "")
+    assert re.fullmatch(
+        r"Error: damaged/journal\.log: no study's journal, or damaged \(.*\): restore it, .*\n", result.err
+    )

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from made_up import diverged_outcome, made_up_outcome, make_config
+from rich.console import Console
+
+from connsearch.search import progress as progress_module
+from connsearch.search.objective import Outcome
+from connsearch.search.progress import ConsoleProgress
+from connsearch.search.space import Member
+from connsearch.train.result import EpochRecord, TrainResult
+
+MEMBER = make_config().space.member(
+    {"macs_budget": 50_000, "count": 1, "topology": "sparse(base=3)", "aggregation": "concat",
+     "n_layers_1": 1, "n_layers_2": 1, "width_ratio_2": 1.0}
+)  # fmt: skip
+WHAT = "sparse(base=3) x concat, layers 1, widths 6"
+MACS = "45 k"
+
+
+def outcome(error: float) -> Outcome:
+    made_up = made_up_outcome(MEMBER.spec, None)
+    record = EpochRecord(1, 0.1, 1.0, error, 1.0, error, 0.5)
+    return Outcome(made_up.cost, TrainResult((record,), diverged=False, seconds=1.25))
+
+
+def watch(console: Console, *, total: int = 5, done: int = 1, member: Member = MEMBER) -> None:
+    """Show three trials: one that ends well, one that fails, one that diverges."""
+    with ConsoleProgress(total, done, 2, console, best=(0.75, 0)) as shown:
+        hooks = shown.hooks()
+        hooks.trial_started(1, member)
+        hooks.epoch_ended(1, EpochRecord(1, 0.1, 1.0, 0.5, 1.0, 0.5, 0.5))
+        hooks.trial_ended(1, outcome(0.25))
+        hooks.trial_ended(2, "[red]budget[/red]: too small")
+        hooks.trial_started(3, member)
+        hooks.trial_ended(3, diverged_outcome(member.spec, None))
+
+
+def test_plain_lines_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    watch(Console(file=stream, width=40))
+    assert stream.getvalue() == (
+        f"[2/5] trial 1: error 25.0 %, {MACS}MACs, {WHAT}, 1.2 s\n"
+        "[3/5] trial 2: failed: [red]budget[/red]: too small\n"
+        f"[4/5] trial 3: error 100.0 %, {MACS}MACs, {WHAT}, 0.5 s, diverged\n"
+    )
+
+
+def test_a_live_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 600, 6))
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: float(next(clock)))
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=200, color_system=None, get_time=lambda: 0.0)
+    watch(console)
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", stream.getvalue())
+    shown = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    assert f"[2/5] trial 1: error 25.0 %, {MACS}MACs, {WHAT}, 1.2 s" in shown
+    live = [line for line in shown if " · " in line]
+    assert live[-1].startswith("4/5 trials · best 25.0 % (trial 1) · ")
+    assert live[-1].endswith(" left")
+    assert "trials/min" in live[-1]
+    assert "\x1b[?25h" in stream.getvalue()  # the cursor is back
+
+
+def test_the_live_line_tells_the_epoch_and_never_wraps() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=60, color_system=None)
+    shown = ConsoleProgress(5, 0, 2, console)
+    with shown:
+        hooks = shown.hooks()
+        hooks.trial_started(0, MEMBER)
+        assert shown._live is not None
+        shown._live.refresh()
+        hooks.epoch_ended(0, EpochRecord(1, 0.1, 1.0, 0.5, 1.0, 0.5, 0.5))
+        shown._live.refresh()
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", stream.getvalue())
+    assert "0/5 trials · trial 0: sparse(base=3) x concat, layers 1, wi…" in text
+    assert "0/5 trials · trial 0: epoch 1/2, error 50.0 %" in text
+
+
+def test_a_trial_in_no_time_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: 1.0)
+    with ConsoleProgress(2, 0, 1, Console(file=io.StringIO(), force_terminal=True)) as shown:
+        shown.hooks().trial_ended(0, "failed at once")

@@ -1,0 +1,472 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import SPACE, TRAIN, diverged_outcome, made_up_error, made_up_outcome, make_config
+
+from connsearch.cost import network_cost
+from connsearch.errors import BudgetError, DataError, SpecError, StudyError, TrainError
+from connsearch.search.objective import Outcome, training_device
+from connsearch.search.records import Status
+from connsearch.search.space import Member, SearchSpace
+from connsearch.search.storage import COPY, JOURNAL, LOCK, check_writable, locked
+from connsearch.search.study import Progress, Study
+from connsearch.spec.network import NetworkSpec
+from connsearch.train.result import EpochRecord
+
+Run = Callable[..., Study]
+
+
+@pytest.fixture
+def run(tmp_path: Path, made_up: None) -> Run:
+    """Run a study in milliseconds and return it."""
+
+    def run(n: int = 4, **changes: Any) -> Study:
+        study = Study.from_config(tmp_path / "study", make_config(**changes))
+        study.run(n)
+        return study
+
+    return run
+
+
+def files(path: Path) -> set[str]:
+    return {str(file.relative_to(path)) for file in path.rglob("*")}
+
+
+def lines(study: Study) -> list[bytes]:
+    return (study.directory / JOURNAL).read_bytes().splitlines(keepends=True)
+
+
+def values(study: Study) -> list[tuple[dict[str, Any], list[float]]]:
+    return [(trial.params, trial.values) for trial in study.trials()]
+
+
+# ---- opening -------------------------------------------------------------------------------------------
+
+
+def test_open_creates_a_study_and_load_reads_it(tmp_path: Path) -> None:
+    space = SearchSpace.from_dict(SPACE)
+    study = Study.open(tmp_path / "a/b", space, seed=3, sampler="random", train=TRAIN, question="Why?")
+    assert files(tmp_path / "a/b") == {JOURNAL, COPY, LOCK}
+    loaded = Study.load(tmp_path / "a/b")
+    assert loaded.config == study.config
+    assert (loaded.config.seed, loaded.config.question, loaded.config.space) == (3, "Why?", space)
+    assert loaded.config.objectives == {"val_error": "minimize", "macs": "minimize"}
+    assert type(study.config).from_toml(tmp_path / "a/b" / COPY) == study.config
+    assert Study.open(tmp_path / "a/b", space, seed=3, sampler="random", train=TRAIN).trials() == []
+
+
+def test_the_default_training_does_not_fit_every_space(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError,
+        match=r"^dataset 'digits' holds 1 x 8 x 8 images of 10 classes, the network "
+        r"takes 1 x 8 x 8 images and knows 4 classes: set input = .*n_classes = 10$",
+    ):
+        Study.open(tmp_path / "new", SearchSpace.from_dict(SPACE))
+    assert files(tmp_path) == set()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "seed is 0 there, 1 here"),
+        ({"sampler": "tpe"}, "sampler is random there, tpe here"),
+        ({"sampler": {"name": "tpe", "n_startup_trials": 3}},
+         "sampler is random there, {'name': 'tpe', 'n_startup_trials': 3} here"),
+        ({"train": {**TRAIN, "epochs": 2}}, "train.epochs is 1 there, 2 here"),
+        ({"objectives": {"macs": "minimize", "val_error": "minimize"}},
+         "objectives is val_error, macs there, macs, val_error here"),
+        ({"space": {**SPACE, "scope": "global"}}, "space.scope is block there, global here"),
+        ({"space": {**SPACE, "blocks": {**SPACE["blocks"], "n_layers": 2}}},
+         "space.blocks.n_layers is {'low': 1, 'high': 3} there, 2 here"),
+    ],
+)  # fmt: skip
+def test_another_study_in_the_directory_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    Study.from_config(tmp_path, make_config())
+    before = (tmp_path / JOURNAL).read_bytes()
+    expected = f"{tmp_path}: holds another study: {message}; choose another --dir"
+    with pytest.raises(StudyError, match=f"^{re.escape(expected)}$"):
+        Study.from_config(tmp_path, make_config(**change))
+    assert (tmp_path / JOURNAL).read_bytes() == before
+
+
+def test_number_of_trials_and_question_may_change(run: Run, tmp_path: Path) -> None:
+    run(2)
+    study = Study.from_config(tmp_path / "study", make_config(n_trials=3, question="Why not?"))
+    assert study.run() == 1
+    assert study.config.question == "Why not?"
+
+
+def test_a_space_that_cannot_meet_its_budget_leaves_nothing_behind(tmp_path: Path) -> None:
+    space = {**SPACE, "budget": {"macs": 1000}}
+    with pytest.raises(
+        BudgetError, match=r"^budget: no chain x sum fits: macs: the least possible is 27,664 "
+    ):
+        Study.from_config(tmp_path / "new", make_config(space=space))
+    assert files(tmp_path) == set()
+
+
+def test_no_study_there(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "nothing", tmp_path / "file", tmp_path / "file/below"):
+        expected = f"{path}: no study there: run one with `connsearch run STUDY.toml --dir {path}`"
+        with pytest.raises(StudyError, match=f"^{re.escape(expected)}$"):
+            Study.load(path)
+    assert files(tmp_path) == {"file"}
+
+
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file/below", "Not a directory")):
+        expected = f"{path}: cannot be written: {reason}; choose another directory"
+        with pytest.raises(StudyError, match=f"^{re.escape(expected)}$"):
+            Study.from_config(path, make_config())
+        expected = f"{path}: cannot be written: {tmp_path}/file does not allow it; choose another directory"
+        with pytest.raises(StudyError, match=f"^{re.escape(expected)}$"):
+            check_writable(path)
+    check_writable(tmp_path / "not/yet")
+    assert files(tmp_path) == {"file"}
+
+
+def test_a_users_own_study_file_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / COPY).write_text("mine")
+    with pytest.raises(
+        StudyError, match=r": holds a study\.toml that is no study's copy: choose another --dir$"
+    ):
+        Study.from_config(tmp_path, make_config())
+    assert (tmp_path / COPY).read_text() == "mine"
+    assert not (tmp_path / JOURNAL).exists()
+
+
+def test_a_creation_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
+    (tmp_path / f"{JOURNAL}.new").write_text("half a li")
+    (tmp_path / f"{JOURNAL}.new.lock").symlink_to(tmp_path / f"{JOURNAL}.new")
+    assert Study.from_config(tmp_path, make_config()).trials() == []
+    assert files(tmp_path) == {JOURNAL, COPY, LOCK}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "KeyError: 'Record does not exist.'"),
+        (b"garbage\n", "KeyError: 'Record does not exist.'"),
+        (b"garbage\ngarbage\n", "JSONDecodeError: "),
+        (b"\x80\x81\n\x80\n", "UnicodeDecodeError: "),
+        (b"[]\n{}\n", "TypeError: "),
+        (b'{"a": 1}\n', "KeyError: 'op_code'"),
+    ],
+    ids=["empty", "garbage", "more garbage", "binary", "lists", "tables"],
+)
+def test_a_file_that_is_no_journal(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / JOURNAL).write_bytes(content)
+    expected = f"{tmp_path / JOURNAL}: no study's journal, or damaged ({reason}"
+    for opened in (Study.load, lambda path: Study.from_config(path, make_config())):
+        with pytest.raises(
+            StudyError, match=f"^{re.escape(expected)}.*: restore it, or choose another --dir$"
+        ):
+            opened(tmp_path)
+    assert (tmp_path / JOURNAL).read_bytes() == content
+
+
+def test_a_study_of_something_that_is_not_registered_here(tmp_path: Path) -> None:
+    study = Study.from_config(tmp_path, make_config())
+    (tmp_path / JOURNAL).write_bytes(b"".join(lines(study)).replace(b"chain", b"mesh"))
+    message = f"{tmp_path}: space.blocks.topology: unknown topology 'mesh'. "
+    with pytest.raises(SpecError, match=f"^{re.escape(message)}"):
+        Study.load(tmp_path)
+
+
+# ---- running -------------------------------------------------------------------------------------------
+
+
+def test_the_number_of_trials_is_a_total(run: Run) -> None:
+    study = run(3)
+    assert len(study.trials()) == 3
+    assert study.run(5) == 2
+    assert study.run(5) == study.run(2) == study.run(0) == 0
+    assert study.run() == 3  # as the configuration says
+    assert len(study.trials()) == 8
+
+
+def test_attributes_say_all_about_a_trial(run: Run) -> None:
+    study = run(3)
+    for trial in study.trials():
+        attrs = trial.user_attrs
+        assert set(attrs) == {
+            "network", "cost", "budget", "curve", "val_error", "seconds", "environment",
+        }  # fmt: skip
+        member = study.config.space.member(trial.params)
+        spec = NetworkSpec.from_dict(attrs["network"])
+        assert spec == member.spec
+        assert attrs["cost"] == network_cost(spec).to_dict()
+        assert attrs["budget"] == {"macs": trial.params["macs_budget"]}
+        assert attrs["val_error"] == trial.values[0] == made_up_error(spec)
+        assert trial.values[1] == attrs["cost"]["macs"] <= attrs["budget"]["macs"]
+        assert EpochRecord(**attrs["curve"][0]).val_error == attrs["val_error"]
+        assert attrs["seconds"] == 0.5
+        assert {"device", "threads", "connsearch", "torch", "optuna", "numpy"} <= set(attrs["environment"])
+        assert json.loads(json.dumps(attrs)) == attrs
+
+
+def test_every_objective_is_recorded(run: Run) -> None:
+    names = ["params", "training_bytes", "inference_bytes", "val_error", "macs"]
+    study = run(2, objectives=dict.fromkeys(names, "minimize"))
+    for trial in study.trials():
+        cost = network_cost(NetworkSpec.from_dict(trial.user_attrs["network"]))
+        error = trial.user_attrs["val_error"]
+        assert trial.values == [cost.params, cost.training_bytes, cost.inference_bytes, error, cost.macs]
+
+
+def test_hooks_are_called_in_order(tmp_path: Path, made_up: None) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def started(number: int, member: Member) -> None:
+        seen.append(("started", number))
+
+    def epoch(number: int, record: EpochRecord) -> None:
+        seen.append((f"epoch {record.epoch}", number))
+
+    def ended(number: int, outcome: Outcome | str) -> None:
+        seen.append(("ended" if isinstance(outcome, Outcome) else outcome, number))
+
+    Study.from_config(tmp_path, make_config()).run(2, progress=Progress(started, epoch, ended))
+    assert seen == [(what, number) for number in (0, 1) for what in ("started", "epoch 1", "ended")]
+
+
+def test_a_training_that_diverges_counts_as_the_worst_error(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connsearch.search.study.evaluate_network", diverged_outcome)
+    study = run(2, sampler="nsga2")
+    for trial in study.trials():
+        assert trial.state.name == "COMPLETE"
+        assert trial.values == [1.0, trial.user_attrs["cost"]["macs"]]
+        assert trial.user_attrs["reason"] == "diverged"
+        assert trial.user_attrs["curve"] == []
+        assert trial.constraints == {"diverged": 1.0}
+    assert study.status().reasons == {"diverged": 2}
+    assert study.pareto_front().points["diverged"].tolist() == [True]
+
+
+def test_a_trial_that_was_cut_off_between_record_and_end(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connsearch.search.study.evaluate_network", diverged_outcome)
+    with monkeypatch.context() as patch:
+        patch.setattr("optuna.Study.tell", raiser(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(1)
+    study = run(1)  # records the outcome once more
+    assert study.trials()[0].constraints == {"diverged": 1.0}
+    assert study.status().states["complete"] == 1
+
+
+def test_a_member_that_fails_is_recorded_and_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = SearchSpace.member
+
+    def member(self: SearchSpace, drawn: dict[str, Any]) -> Member:
+        if drawn["count"] == 2:
+            raise BudgetError("too dear")
+        return whole(self, drawn)
+
+    seen: list[object] = []
+    monkeypatch.setattr(SearchSpace, "member", member)
+    monkeypatch.setattr(SearchSpace, "check", lambda self: None)
+    study = run(0)
+    study.run(8, progress=Progress(trial_ended=lambda number, outcome: seen.append(outcome)))
+    failed = [trial for trial in study.trials() if trial.params["count"] == 2]
+    assert 0 < len(failed) < 8
+    assert seen.count("too dear") == len(failed)
+    for trial in study.trials():
+        assert trial.state.name == ("FAIL" if trial in failed else "COMPLETE")
+        assert trial.user_attrs.get("reason") == ("too dear" if trial in failed else None)
+    status = study.status()
+    assert status.states == {"complete": 8 - len(failed), "failed": len(failed), "pruned": 0, "unfinished": 0}
+    assert status.reasons == {"too dear": len(failed)}
+    assert str(status).splitlines()[-1] == f"failed   {len(failed)} x too dear"
+    assert set(study.pareto_front().trials["trial"]) == {t.number for t in study.trials()} - {
+        t.number for t in failed
+    }
+    assert study.run(8) == 0
+
+
+def raiser(error: type[BaseException]) -> Callable[..., Any]:
+    def fail(*args: object, **kwargs: object) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_study_goes_on_with_the_same_trial(
+    tmp_path: Path, made_up: None, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    unbroken = Study.from_config(tmp_path / "unbroken", make_config())
+    unbroken.run(4)
+    study = Study.from_config(tmp_path / "broken", make_config())
+    study.run(2)
+    with monkeypatch.context() as patch:
+        patch.setattr("connsearch.search.study.evaluate_network", raiser(error))
+        with pytest.raises(error):
+            study.run(4)
+    assert [trial.state.name for trial in study.trials()] == ["COMPLETE", "COMPLETE", "RUNNING"]
+    assert study.status().states["unfinished"] == 1
+    again = Study.load(tmp_path / "broken")
+    assert again.run(4) == 2
+    assert values(again) == values(unbroken)
+    assert [trial.number for trial in again.trials()] == [0, 1, 2, 3]
+
+
+def test_a_study_runs_in_one_process_at_a_time(run: Run, tmp_path: Path) -> None:
+    study = run(1)
+    message = (
+        f"{study.directory}: another process is running this study: wait for it, or choose another --dir"
+    )
+    with locked(study.directory):
+        with pytest.raises(StudyError, match=f"^{re.escape(message)}$"):
+            study.run(2)
+        assert study.status().finished == 1  # reading is free
+        assert len(Study.load(study.directory).pareto_front().points) == 1
+    assert study.run(2) == 1
+
+
+def test_another_process_holds_the_lock(run: Run) -> None:
+    study = run(1)
+    code = (
+        "import sys; from pathlib import Path; from connsearch.search.storage import locked\n"
+        "with locked(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(study.directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        with pytest.raises(StudyError, match="another process is running this study"):
+            study.run(2)
+    finally:
+        process.kill()
+        process.communicate()
+    assert study.run(2) == 1  # the lock died with its process
+
+
+def test_a_device_that_is_not_there(tmp_path: Path, made_up: None) -> None:
+    assert training_device("cpu") == "cpu"
+    study = Study.from_config(tmp_path, make_config())
+    with pytest.raises(TrainError, match=r"^unknown device 'gpu': use 'cpu', 'cuda' or 'cuda:<number>'$"):
+        study.run(device="gpu")
+    assert study.trials() == []
+
+
+# ---- after a kill --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [1, 0.5, -1])
+def test_a_last_line_that_was_cut_off_is_dropped(run: Run, tmp_path: Path, kept: float) -> None:
+    """Cut the journal within every line of the last two trials; each time it must go on as before."""
+    study = run(4)
+    whole, expected = lines(study), values(study)
+    first = next(n for n, line in enumerate(whole) if b'"op_code":4' in line and n > len(whole) // 2)
+    for n in range(first, len(whole), 2 if kept == 0.5 else 5):
+        part = whole[n][: int(kept if isinstance(kept, int) else kept * len(whole[n]))]
+        (study.directory / JOURNAL).write_bytes(b"".join(whole[:n]) + part)
+        again = Study.load(study.directory)
+        assert again.run(4) > 0
+        assert values(again) == expected
+        assert values(Study.load(study.directory)) == expected
+
+
+def test_optunas_lock_of_a_killed_process_does_not_hold_up(run: Run) -> None:
+    study = run(1)
+    (study.directory / f"{JOURNAL}.lock").symlink_to(study.directory / JOURNAL)
+    assert study.run(2) == 1  # Optuna itself would wait half a minute
+    assert files(study.directory) == {JOURNAL, COPY, LOCK}
+
+
+# ---- reading -------------------------------------------------------------------------------------------
+
+
+def test_the_front_is_measured_from_error_one_and_the_greatest_budget(run: Run) -> None:
+    front = run(4).pareto_front()
+    assert front.reference == {"val_error": 1.0, "macs": 200_000.0}
+    assert 0 < front.hypervolume < 200_000
+    assert front.trials["trial"].tolist() == [0, 1, 2, 3]
+    assert set(front.trials.columns) >= {
+        "macs", "params", "val_error", "topology", "aggregation", "n_layers", "widths", "depths",
+        "budget_macs", "seconds", "diverged",
+    }  # fmt: skip
+    assert set(front.trials["topology"]) <= {"chain", "dense", "sparse(base=3)"}
+
+
+@pytest.mark.parametrize(
+    ("objectives", "params", "reference"),
+    [
+        ({"val_error": "minimize"}, 0, {"val_error": 1.0}),
+        ({"params": "minimize", "val_error": "minimize"}, 5000, {"params": 5000.0, "val_error": 1.0}),
+        ({"params": "minimize"}, 0, None),
+        ({"val_error": "maximize"}, 0, None),
+        ({"training_bytes": "minimize", "macs": "minimize"}, 0, None),
+    ],
+)
+def test_a_reference_that_is_not_known_is_the_worst_seen(
+    run: Run, objectives: dict[str, str], params: int, reference: dict[str, float] | None
+) -> None:
+    space = {**SPACE, "budget": {**SPACE["budget"], "params": params}}
+    front = run(3, objectives=objectives, space=space).pareto_front()
+    worst = {n: max(front.trials[n]) if way == "minimize" else min(front.trials[n])
+             for n, way in objectives.items()}  # fmt: skip
+    assert front.reference == (reference or worst)
+
+
+def test_a_study_without_trials_can_be_read(run: Run) -> None:
+    study = run(0)
+    assert str(study.pareto_front()) == "Pareto front: no complete trial yet"
+    assert str(study.status()) == "trials   0 of 0 finished: 0 complete, 0 failed, 0 pruned, 0 unfinished"
+
+
+def test_the_status_says_how_far_a_study_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = run(3)
+    study._study.set_user_attr("n_trials", 8)
+    status = study.status()
+    best = min(study.trials(), key=lambda trial: trial.values[0])
+    assert (status.asked, status.finished) == (8, 3)
+    assert status.best == {"trial": best.number, "val_error": best.values[0], "macs": best.values[1]}
+    assert 0 < status.seconds_per_trial < 5
+    states = {**status.states, "unfinished": 1}
+    best_of_all = {"trial": 2, "val_error": 0.25, "macs": 54_321.0}
+    text = str(Status(8, states, best_of_all, 90.0, {"diverged": 1}))
+    assert text == (
+        "trials   3 of 8 finished: 3 complete, 0 failed, 0 pruned, 1 unfinished\n"
+        "best     trial 2: val_error 25.0 %, macs 54.3 k\n"
+        "rate     1 min 30 s a trial, about 7 min 30 s left\n"
+        "failed   1 x diverged"
+    )
+
+
+def test_nothing_is_left_when_more_is_finished_than_asked(run: Run) -> None:
+    study = run(3)
+    study.run(2)
+    assert str(study.status()).splitlines()[0].startswith("trials   3 of 2 finished")
+    assert str(study.status()).splitlines()[-1].endswith("about 0 s left")
+
+
+def test_the_best_trial_follows_the_direction(run: Run) -> None:
+    study = run(4, objectives={"params": "maximize", "val_error": "minimize"})
+    assert study.status().best is not None
+    assert study.status().best["params"] == max(trial.values[0] for trial in study.trials())
+
+
+def test_made_up_outcomes_are_what_the_study_trains(tmp_path: Path) -> None:
+    spec = make_config().space.member(
+        {"macs_budget": 60_000, "count": 1, "topology": "dense", "aggregation": "sum", "n_layers_1": 2,
+         "n_layers_2": 1, "width_ratio_2": 1.0}
+    ).spec  # fmt: skip
+    assert 0 <= made_up_error(spec) <= 1
+    assert made_up_outcome(spec, None).value("val_error") == made_up_error(spec)
