@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,7 +47,7 @@ Overrides = Annotated[
 ]
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What `list` lists."""
 
     topologies = "topologies"

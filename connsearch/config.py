@@ -88,6 +88,10 @@ class Config(BaseModel):
         """Return plain data, values that equal their defaults left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
+    def to_full_dict(self) -> dict[str, Any]:
+        """Return plain data, defaults included: for records that must outlive a change of defaults."""
+        return self.model_dump(mode="json", by_alias=True)
+
     def to_toml(self) -> str:
         """Return the value as TOML text; `from_toml` of it gives the value back."""
         return tomli_w.dumps(self.to_dict())

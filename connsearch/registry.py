@@ -61,6 +61,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, T] = {}
+        self._parameters: dict[str, dict[str, Scalar]] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that registers its argument under `name` and gives it back unchanged.
@@ -75,7 +76,7 @@ class Registry(Mapping[str, T], Generic[T]):
                 raise SpecError(f"{self.kind} {name!r} is registered already: choose another name")
             if not re.fullmatch(r"[\w-]+", name):
                 raise SpecError(f"{self.kind} name {name!r} must be letters, digits, '_' and '-' only")
-            _parameters(entry)
+            self._parameters[name] = _parameters(entry)
             self._entries[name] = entry
             return entry
 
@@ -83,7 +84,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def unregister(self, name: str) -> None:
         """Forget an entry; for notebooks and tests that register twice."""
-        del self._entries[name]
+        del self._entries[name], self._parameters[name]
 
     def __getitem__(self, name: str) -> T:
         """Return the entry; a typo is a `SpecError` that proposes the nearest name."""
@@ -106,7 +107,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def parameters(self, name: str) -> dict[str, Scalar]:
         """Return the parameters of an entry with their defaults."""
-        return _parameters(self[name])
+        self[name]  # a typo is told
+        return dict(self._parameters[name])
 
     def bind(self, ref: Ref) -> dict[str, Scalar]:
         """Return every parameter of an entry: defaults, overridden by the reference."""

@@ -34,7 +34,8 @@ def test_si_is_right_to_three_digits(value: int) -> None:
     ("seconds", "text"),
     [
         (0, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (60, "1 min 0 s"), (75, "1 min 15 s"),
-        (3599, "59 min 59 s"), (3600, "1 h 0 min"), (86_399, "23 h 59 min"), (90_000, "25 h 0 min"),
+        (3599, "59 min 59 s"), (3600, "1 h 0 min"), (7300, "2 h 2 min"), (86_399, "24 h 0 min"),
+        (90_000, "25 h 0 min"),
     ],
 )  # fmt: skip
 def test_duration(seconds: float, text: str) -> None:

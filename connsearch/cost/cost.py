@@ -104,4 +104,4 @@ class NetworkCost(Cost):
     @classmethod
     def of(cls, additive: Cost, **rest: int) -> Self:
         """Return the cost of a network from the sum over its parts and what does not add."""
-        return cls(**{f.name: getattr(additive, f.name) for f in fields(Cost)}, **rest)
+        return cls(**vars(additive), **rest)

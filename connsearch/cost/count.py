@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from connsearch.cost.symbolic import total
 from connsearch.registry import Ref
 from connsearch.spec.aggregations import Owned
 from connsearch.spec.ops import Chain, Conv, DepthwiseConv, Linear, Norm, Op, Shape, output_shape
@@ -57,7 +56,7 @@ def _count_op(op: Op, before: Shape, after: Shape) -> Tally:
 
 def add_tallies(tallies: Iterable[Tally]) -> Tally:
     """Return the sum."""
-    return Tally(*map(total, zip(*tallies, strict=True)))
+    return Tally(*map(sum, zip(*tallies, strict=True)))
 
 
 def _tally(owned: Owned) -> Tally:
@@ -98,24 +97,26 @@ def node_tallies(plan: NodePlan) -> list[Tally]:
     if plan.gates:
         parts.append(line_tally(plan.gates, plan.out_shape))
     if plan.aggregation is not None:
-        shape = plan.in_shape
-        parts.append(
-            _join_tally(plan.aggregation, len(plan.sources), shape.channels, shape.height * shape.width)
-        )
+        parts.append(_join(plan))
     return parts
+
+
+def _join(plan: NodePlan) -> Tally:
+    """Return what a node's aggregation owns apart from its edges."""
+    assert plan.aggregation is not None
+    shape = plan.in_shape
+    return _join_tally(plan.aggregation, len(plan.sources), shape.channels, shape.height * shape.width)
 
 
 def network_tally(plan: NetworkPlan) -> Tally:
     """Return the sum over all nodes and edges."""
-    parts: list[Tally] = []
+    parts = plan.per_line(line_tally)
     for node in plan.nodes:
-        if None in node.slots:
-            parts += [*node_tallies(node), *edge_tallies(node)]
-            continue
-        parts.append(line_tally(node.chain, node.in_shape))
         if node.gates:
             parts.append(line_tally(node.gates, node.out_shape))
-        if node.aggregation is not None:
+        if None in node.slots:
+            parts += [_join(node), *edge_tallies(node)]
+        elif node.aggregation is not None:
             parts.append(_join_and_edges(node.aggregation, node.source_channels, node.in_shape))
     return add_tallies(parts)
 

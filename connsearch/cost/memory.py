@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from connsearch.cost.symbolic import Monomial, Number, Poly, total
+from connsearch.cost.symbolic import Monomial, Number, Poly
 from connsearch.registry import Ref
 from connsearch.spec.aggregations import Footprint
 from connsearch.spec.ops import (
@@ -62,7 +62,7 @@ def line_memory(ops: Chain, shape: Shape) -> LineMemory:
     allocated = zip(sizes, sizes[1:], besides[1:], strict=False)
     later = maximal(before + after + beside for before, after, beside in allocated)
     first = sizes[0] + besides[0]
-    return LineMemory(first, tuple(later), total(saved), _saves_input(ops[0]), _saves_output(ops[-1]))
+    return LineMemory(first, tuple(later), sum(saved), _saves_input(ops[0]), _saves_output(ops[-1]))
 
 
 def _beside(op: Op, after: Shape) -> Any:
@@ -105,7 +105,7 @@ def inference_peaks(plan: NetworkPlan) -> list[Any]:
 
     With symbols for channels, several sums of which the greatest is the peak.
     """
-    released = _released(plan)
+    released, lines = _released(plan), plan.per_line(line_memory)
     sizes = [node.out_shape.size for node in plan.nodes]
     alive = plan.image.size  # the image, and outputs and gates that a later node reads
     moments = []
@@ -117,10 +117,12 @@ def inference_peaks(plan: NetworkPlan) -> list[Any]:
                 alive + entered * (1 + _footprint(node.aggregation, len(node.sources)).temporaries)
             )
         for source in released[index]:
-            alive = alive + -1 * (sizes[source] + n_gates(plan.nodes[source]))
+            alive = alive + -1 * sizes[source]
+            if plan.nodes[source].gates:
+                alive = alive + -1 * n_gates(plan.nodes[source])
             if node.aggregation is None:
                 entered = sizes[source]
-        line = line_memory(node.chain, node.in_shape)
+        line = lines[index]
         moments.append(alive + entered + line.first)
         for pair in line.later:
             moments.append(alive + pair)
@@ -134,7 +136,7 @@ def inference_peaks(plan: NetworkPlan) -> list[Any]:
 
 def training_scalars(plan: NetworkPlan) -> int:
     """Return the scalars that autograd keeps at the end of a forward pass in training."""
-    lines = [line_memory(node.chain, node.in_shape) for node in plan.nodes]
+    lines = plan.per_line(line_memory)
     keeps_output = [line.saves_output for line in lines]
     parts = [line.saved for line in lines]
     keeps_image = False
@@ -152,7 +154,7 @@ def training_scalars(plan: NetworkPlan) -> int:
                 for source, slot in zip(node.sources, node.slots or node.sources, strict=True):
                     keeps_output[source] |= slot is not None
     parts += [node.out_shape.size for node, keeps in zip(plan.nodes, keeps_output, strict=True) if keeps]
-    return total([*parts, plan.image.size if keeps_image else 0])  # type: ignore[no-any-return]
+    return sum([*parts, plan.image.size if keeps_image else 0])
 
 
 @lru_cache(maxsize=4096)
@@ -161,9 +163,7 @@ def _footprint(ref: Ref, n: int) -> Footprint:
 
 
 def n_gates(node: NodePlan) -> int:
-    """Return how many gates a node computes."""
-    if not node.gates:
-        return 0
+    """Return how many gates a node with gates computes."""
     return next(op.out_features for op in reversed(node.gates) if isinstance(op, Linear))
 
 

@@ -34,8 +34,8 @@ def network_cost(spec: NetworkSpec) -> NetworkCost:
 
 
 def _sizes(plan: NetworkPlan) -> dict[str, int]:
-    units = sum(node.node.kind == "unit" for node in plan.nodes)
-    return {"n_layers": units, "n_edges": plan.graph.n_edges}
+    kinds = [node.kind for node in plan.graph.nodes]
+    return {"n_layers": kinds.count("unit"), "n_edges": plan.graph.n_edges}
 
 
 def node_costs(spec: NetworkSpec) -> dict[str, Cost]:

@@ -33,6 +33,8 @@ class Poly:
         self._hash: int | None = None
 
     def __add__(self, other: Poly | int) -> Poly:
+        if isinstance(other, int) and other == 0:
+            return self
         terms = dict(self.terms)
         for monomial, number in _terms(other):
             terms[monomial] = terms.get(monomial, 0) + number
@@ -95,17 +97,6 @@ class Values(dict[int, Any]):
         value = sum((n * math.prod(self[i] for i in m) for m, n in poly.terms.items()), start=Fraction(0))
         self[symbol] = max(1, math.floor(ratio * value))
         return self[symbol]
-
-
-def total(values: Sequence[Any]) -> Any:
-    """Return the sum of integers and polynomials."""
-    if set(map(type, values)) <= {int}:
-        return sum(values)
-    terms: dict[Monomial, Number] = {}
-    for value in values:
-        for monomial, number in _terms(value):
-            terms[monomial] = terms.get(monomial, 0) + number
-    return Poly(terms)
 
 
 def _terms(value: Poly | int) -> Iterable[tuple[Monomial, Number]]:

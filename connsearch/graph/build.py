@@ -31,7 +31,7 @@ def graph_of_blocks(blocks: Sequence[tuple[object, int, bool]]) -> ConnectivityG
     Raises:
         SpecError: if a block has no layer left that its topology could wire.
     """
-    nodes = [Node("stem", "stem")]
+    nodes = [_node("stem", "stem", 1, 0)]
     sources: list[tuple[int, ...]] = [()]
     for number, (topology, n_layers, entry_unit) in enumerate(blocks, start=1):
         if entry_unit:
@@ -39,9 +39,12 @@ def graph_of_blocks(blocks: Sequence[tuple[object, int, bool]]) -> ConnectivityG
         sources += _shifted(predecessors(topology, n_layers - entry_unit), len(nodes) - 1 + entry_unit)
         nodes += _layers(number, n_layers)
         if number < len(blocks):
-            nodes.append(Node(f"transition{number}", "transition", number + 1, number))
-    nodes.append(Node("head", "head", len(blocks), len(blocks) - 1))
-    return ConnectivityGraph(tuple(nodes), tuple(sources))
+            nodes.append(_node(f"transition{number}", "transition", number + 1, number))
+    nodes.append(_node("head", "head", len(blocks), len(blocks) - 1))
+    return ConnectivityGraph.of_checked(tuple(nodes), tuple(sources))
+
+
+_node = lru_cache(maxsize=1024)(Node)
 
 
 @lru_cache(maxsize=4096)

@@ -98,6 +98,13 @@ class ConnectivityGraph:
     # ---- construction ------------------------------------------------------------------------------
 
     @classmethod
+    def of_checked(cls, nodes: tuple[Node, ...], sources: tuple[tuple[int, ...], ...]) -> ConnectivityGraph:
+        """Return the graph of parts that are known to fit, as blocks of checked topologies are."""
+        graph = object.__new__(cls)
+        graph.__dict__.update(nodes=nodes, sources=sources)
+        return graph
+
+    @classmethod
     def from_topology(cls, topology: object, n_layers: int, *, head: bool = False) -> ConnectivityGraph:
         """Return one block: the block input as `stem`, then `n_layers` units wired by a topology.
 

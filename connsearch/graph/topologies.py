@@ -56,7 +56,7 @@ def predecessors(topology: object, n_layers: int) -> tuple[tuple[int, ...], ...]
 
     Raises:
         SpecError: if the topology is unknown, `n_layers` is below 1, or the rule names a node that
-            does not precede j.
+            does not precede j or leaves a node that no later one reads.
     """
     ref = topology if isinstance(topology, Ref) else TOPOLOGIES.parse(topology)
     if n_layers < 1:
@@ -79,6 +79,8 @@ def _predecessors(rule: Rule, ref: Ref, n_layers: int) -> tuple[tuple[int, ...],
             what = f"reads {bad[0]!r}" if bad else "reads nothing"
             raise SpecError(f"topology {ref.label!r}: node {j} {what}: it must read some of 0..{j - 1}")
         found.append(tuple(sorted(sources)))
+    for j in sorted(set(range(n_layers + 1)) - set().union(*found)):
+        raise SpecError(f"topology {ref.label!r}: no later node of {n_layers + 1} reads node {j}")
     return tuple(found)
 
 

@@ -164,7 +164,7 @@ class NormalizedDepthwise(nn.Module):
 
 
 class Gated(nn.Module):
-    """x_1 = h_1; x_i = x_{i-1} + T_i (h_i - x_{i-1}), T_i = sigmoid(W_i x_{i-1} + b_i), W_i 1x1 convolutions."""
+    """x_1 = h_1; x_i = x_{i-1} + T_i (h_i - x_{i-1}), T_i = sigmoid(W_i x_{i-1} + b_i), W_i a 1x1 conv."""
 
     def __init__(self, n_sources: int, channels: int, bias: float) -> None:
         super().__init__()

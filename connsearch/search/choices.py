@@ -49,7 +49,9 @@ class IntRange:
 
     def __post_init__(self) -> None:
         if not self.low <= self.high or self.step < 1 or (self.log and (self.low < 1 or self.step > 1)):
-            raise SpecError(f"a range needs low <= high, step >= 1 and, if log, low >= 1 without step; got {self}")
+            raise SpecError(
+                f"a range needs low <= high, step >= 1 and, if log, low >= 1 without step; got {self}"
+            )
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,11 @@ class FloatRange:
     log: bool = False
 
     def __post_init__(self) -> None:
-        if not self.low <= self.high or (self.log and self.low <= 0) or not math.isfinite(self.high - self.low):
+        if (
+            not self.low <= self.high
+            or (self.log and self.low <= 0)
+            or not math.isfinite(self.high - self.low)
+        ):
             raise SpecError(f"a range needs low <= high and, if log, low > 0; got {self}")
 
 
@@ -195,7 +201,9 @@ def _write_ladder(choice: Choice) -> Any:
     if isinstance(choice, AnyOf):
         return list(choice.values)
     if isinstance(choice, IntRange):
-        return {"log": False, **_write(choice)} if not choice.log else {"low": choice.low, "high": choice.high}
+        return (
+            {"log": False, **_write(choice)} if not choice.log else {"low": choice.low, "high": choice.high}
+        )
     return _write(choice)
 
 

@@ -56,7 +56,9 @@ class StudyConfig(Config):
     def _known_objectives(self) -> Self:
         for name in self.objectives:
             if name not in OBJECTIVES:
-                raise SpecError(f"unknown objective {name!r}. {did_you_mean(name, OBJECTIVES)}", place="objectives")
+                raise SpecError(
+                    f"unknown objective {name!r}. {did_you_mean(name, OBJECTIVES)}", place="objectives"
+                )
         if not self.objectives:
             raise SpecError("name at least one objective", place="objectives")
         return self

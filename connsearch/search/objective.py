@@ -71,7 +71,9 @@ def environment(device: str, threads: int) -> dict[str, Any]:
     import torch
 
     return {
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name()
+        if device.startswith("cuda")
+        else platform.processor() or "cpu",
         "threads": threads or torch.get_num_threads(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("connsearch", "torch", "optuna", "numpy")},

@@ -36,14 +36,16 @@ def plan_text(config: StudyConfig, directory: Path, device: str | None = None) -
     seconds = _seconds_per_trial(config, members, device)
     kinds = sum(1 for _ in space.kinds())
     memory = config.train.batch_size * max(cost.training_bytes for cost in costs)
+    layers = [cost.n_layers for cost in costs]
+    train = config.train
     return "\n".join(
         [
             *([f"question   {config.question}"] if config.question else []),
             f"space      {kinds} kinds (categories), searched: {', '.join(space.knobs())}",
             f"members    {si(costs[0].macs)} to {si(costs[-1].macs)} MACs, "
             f"{si(min(c.params for c in costs))} to {si(max(c.params for c in costs))} parameters, "
-            f"{min(c.n_layers for c in costs)} to {max(c.n_layers for c in costs)} layers ({N_SAMPLED} drawn)",
-            f"training   {config.train.dataset.label}, {config.train.epochs} epochs, batch {config.train.batch_size}; "
+            f"{min(layers)} to {max(layers)} layers ({N_SAMPLED} drawn)",
+            f"training   {train.dataset.label}, {train.epochs} epochs, batch {train.batch_size}; "
             f"activations up to {si(memory)}B",
             f"time       about {duration(seconds)} a trial, {duration(seconds * config.n_trials)} for "
             f"{config.n_trials} trials with sampler {config.sampler.label}",

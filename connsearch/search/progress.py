@@ -56,7 +56,8 @@ class ConsoleProgress:
         self._show(f"trial {number}: {_what(member)}")
 
     def _epoch_ended(self, number: int, record: EpochRecord) -> None:
-        self._show(f"trial {number}: epoch {record.epoch}/{self.epochs}, error {human('val_error', record.val_error)}")
+        error = human("val_error", record.val_error)
+        self._show(f"trial {number}: epoch {record.epoch}/{self.epochs}, error {error}")
 
     def _trial_ended(self, number: int, outcome: Outcome | str) -> None:
         self.done, self.ran = self.done + 1, self.ran + 1
@@ -85,7 +86,9 @@ class ConsoleProgress:
         if self.ran and seconds > 0:
             left = seconds / self.ran * (self.total - self.done)
             parts += [f"{60 * self.ran / seconds:.1f} trials/min", f"about {duration(left)} left"]
-        self._live.update(Text(" · ".join([*parts, *([running] if running else [])]), overflow="ellipsis", no_wrap=True))
+        self._live.update(
+            Text(" · ".join([*parts, *([running] if running else [])]), overflow="ellipsis", no_wrap=True)
+        )
 
 
 def _what(member: Member) -> str:

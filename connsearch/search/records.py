@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from connsearch.search.choices import values
+from connsearch.search.space import PER_BLOCK
 from connsearch.text import duration, human
 
 if TYPE_CHECKING:
@@ -65,18 +66,23 @@ def status_of(trials: Sequence[FrozenTrial], asked: int, objectives: Mapping[str
     return Status(
         asked=asked,
         states={word: counts[word] for word in ("complete", "failed", "pruned", "unfinished")},
-        best=None if best is None else {"trial": best.number, **dict(zip(objectives, best.values, strict=True))},
+        best=None
+        if best is None
+        else {"trial": best.number, **dict(zip(objectives, best.values, strict=True))},
         seconds_per_trial=durations[len(durations) // 2] if durations else 0.0,
         reasons=dict(Counter(t.user_attrs["reason"] for t in trials if "reason" in t.user_attrs)),
     )
 
 
 def front_frame(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> pd.DataFrame:
-    """Return a row for each complete trial: number, objectives, cost, what the network is, training."""
+    """Return a row for each trial that reached something: number, objectives, cost, network, training.
+
+    A trial that diverged reached nothing, however cheap it was, and is left out.
+    """
     import pandas as pd
 
-    rows = [_row(trial, objectives) for trial in trials if trial.state.name == "COMPLETE"]
-    return pd.DataFrame(rows)
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    return pd.DataFrame([_row(t, objectives) for t in complete if t.user_attrs.get("reason") != "diverged"])
 
 
 def _row(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
@@ -89,15 +95,12 @@ def _row(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
         "val_error": attrs["val_error"],
         "inference_bytes": cost["peak_activation_bytes"]["inference"],
         "training_bytes": cost["peak_activation_bytes"]["training"],
-        "topology": _common([block.get("topology", "chain") for block in blocks]),
-        "aggregation": _common([block.get("aggregation", "sum") for block in blocks]),
-        "unit": _common([block.get("unit", "basic") for block in blocks]),
+        **{name: _common([block[name] for block in blocks]) for name in PER_BLOCK},
         "n_layers": cost["n_layers"],
-        "depths": "-".join(str(block.get("n_layers", 0)) for block in blocks),
-        "widths": "-".join(str(block.get("width", 16)) for block in blocks),
+        "depths": "-".join(str(block["n_layers"]) for block in blocks),
+        "widths": "-".join(str(block["width"]) for block in blocks),
         "budget_macs": attrs["budget"]["macs"],
         "seconds": attrs["seconds"],
-        "diverged": attrs.get("reason") == "diverged",
     }
     counts = ("macs", "params", "inference_bytes", "training_bytes")
     return row | {n: int(v) if n in counts else v for n, v in zip(objectives, trial.values, strict=True)}

@@ -36,5 +36,7 @@ def closing_line(study: Study) -> str:
     line = f"{study.directory}: {counts}"
     if status.best is None:
         return line
-    values = ", ".join(f"{name} {human(name, value)}" for name, value in status.best.items() if name != "trial")
+    values = ", ".join(
+        f"{name} {human(name, value)}" for name, value in status.best.items() if name != "trial"
+    )
     return f"{line}; best trial {status.best['trial']}: {values}"

@@ -84,7 +84,9 @@ class BlocksSpace(Config):
     def _positive(self) -> Self:
         for name, least in (("count", 1), ("n_layers", 1), ("width_ratio", 0.01)):
             if min(values(getattr(self, name))) < least:
-                raise SpecError(f"must be at least {least}, got {min(values(getattr(self, name)))}", place=name)
+                raise SpecError(
+                    f"must be at least {least}, got {min(values(getattr(self, name)))}", place=name
+                )
         return self
 
 
@@ -143,9 +145,13 @@ class SearchSpace(Config):
     def _consistent(self) -> Self:
         for scope in values(self.scope):
             if scope not in ("block", "global"):
-                raise SpecError(f"unknown scope {scope!r}. {did_you_mean(scope, ('block', 'global'))}", place="scope")
+                raise SpecError(
+                    f"unknown scope {scope!r}. {did_you_mean(scope, ('block', 'global'))}", place="scope"
+                )
         if "global" in values(self.scope) and "topology" in self.blocks.per_block:
-            raise SpecError("scope 'global' has one topology for all blocks: take 'topology' out of per_block")
+            raise SpecError(
+                "scope 'global' has one topology for all blocks: take 'topology' out of per_block"
+            )
         return self
 
     # ---- knobs -----------------------------------------------------------------------------------
@@ -227,7 +233,7 @@ class SearchSpace(Config):
             SpecError: if a kind is refused, naming it and the reason.
         """
         for knobs in self.kinds():
-            kind = f"{knobs.get('topology', knobs.get('topology_1'))} x {knobs.get('aggregation', knobs.get('aggregation_1'))}"
+            kind = " x ".join(str(knobs.get(n, knobs.get(f"{n}_1"))) for n in ("topology", "aggregation"))
             try:
                 self.member({name: knobs[name] for name in self.knobs()})
             except BudgetError as error:

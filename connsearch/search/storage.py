@@ -61,7 +61,7 @@ def _create_journal(path: Path, config: StudyConfig) -> None:
         )
     finally:
         optuna.logging.set_verbosity(verbosity)
-    study.set_user_attr("config", config.to_json())
+    study.set_user_attr("config", json.dumps(config.to_full_dict()))
     os.replace(new, path / JOURNAL)
 
 
@@ -82,7 +82,8 @@ def load(path: Path) -> tuple[StudyConfig, optuna.Study]:
     except Exception as error:  # what is raised depends on what the file holds
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise StudyError(
-            f"{path / JOURNAL}: no study's journal, or damaged ({reason}): restore it, or choose another --dir"
+            f"{path / JOURNAL}: no study's journal, or damaged ({reason}): "
+            "restore it, or choose another --dir"
         ) from None
     return StudyConfig.from_dict(config, source=str(path)), study
 

@@ -117,7 +117,9 @@ class Study:
 
     # ---- running -----------------------------------------------------------------------------------
 
-    def run(self, n_trials: int | None = None, *, device: str | None = None, progress: Progress | None = None) -> int:
+    def run(
+        self, n_trials: int | None = None, *, device: str | None = None, progress: Progress | None = None
+    ) -> int:
         """Run trials until the study has so many finished ones; resume whatever was cut off.
 
         Args:
@@ -148,7 +150,7 @@ class Study:
             return ran
 
     def _next_number(self, total: int) -> int | None:
-        """Return the number of the trial to run: one that was cut off, else a new one; None if all are done."""
+        """Return the number of the trial to run: one that was cut off, else a new one; None at the end."""
         trials = self._study.get_trials(deepcopy=False)
         for trial in trials:
             if not trial.state.is_finished():
@@ -196,7 +198,7 @@ class Study:
     @staticmethod
     def _record_member(trial: Trial, member: Member) -> None:
         spec = member.spec
-        trial.set_user_attr("network", spec.to_dict())
+        trial.set_user_attr("network", spec.to_full_dict())
         trial.set_user_attr("cost", network_cost(spec).to_dict())
         trial.set_user_attr("budget", member.budget.bounds())
 

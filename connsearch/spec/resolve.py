@@ -57,6 +57,17 @@ class NetworkPlan(NamedTuple):
     image: Shape
     nodes: tuple[NodePlan, ...]
 
+    def per_line(self, count: Callable[[Chain, Shape], T]) -> list[T]:
+        """Return what a function makes of each node's operations and input; asked once for equal ones."""
+        known: dict[tuple[int, Shape], T] = {}
+        found = []
+        for node in self.nodes:
+            key = (id(node.chain), node.in_shape)  # nodes of a block share the very tuple
+            if key not in known:
+                known[key] = count(node.chain, node.in_shape)
+            found.append(known[key])
+        return found
+
     def sizes(self) -> list[tuple[int, int]]:
         """Return height and width of the maps at each scale."""
         found = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connsearch.graph import predecessors
+from connsearch.graph import ConnectivityGraph, predecessors
 from connsearch.graph.build import graph_across_blocks, graph_of_blocks
 from connsearch.registry import Ref
 from strategies import topologies
@@ -80,3 +80,9 @@ def test_carries_change_nothing_but_resolution(topology: Ref, depths: list[int])
     assert [
         sum(n.kind == "unit" and n.block == b for n in graph.nodes) for b in range(1, len(depths) + 1)
     ] == depths
+
+
+@given(st.lists(st.tuples(topologies(), st.integers(2, 9), st.booleans()), min_size=1, max_size=4))
+def test_blocks_that_are_not_checked_again_would_pass(blocks: list[tuple[Ref, int, bool]]) -> None:
+    graph = graph_of_blocks(blocks)
+    assert ConnectivityGraph(graph.nodes, graph.sources) == graph

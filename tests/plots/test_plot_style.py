@@ -136,8 +136,8 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path, suffix: str, start: b
     ("name", "message"),
     [("a.jpg", r"a.jpg: cannot draw to a file ending in '.jpg'. .*Known: .pdf, .png, .svg."),
      ("a.pgn", "Did you mean '.png'"), ("a", "ending in ''"),
-     ("none/a.png", "a.png: cannot write the picture: No such"),
-     ("folder.png", "folder.png: cannot write the picture: ")],
+     ("none/a.png", "a.png: cannot be written: No such"),
+     ("folder.png", "folder.png: cannot be written: ")],
 )  # fmt: skip
 def test_files_that_cannot_be_written(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder.png").mkdir()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connsearch.errors import StudyError
+from connsearch.errors import ConnsearchError, StudyError
 from connsearch.search.hypervolume import hypervolume, non_dominated
 from connsearch.search.pareto import ParetoFront
 from connsearch.text import human
@@ -296,5 +296,5 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("trial,macs\n1,2\n")
     with pytest.raises(StudyError, match=r"other.csv: the trials have no column 'val_error'"):
         ParetoFront.from_csv(tmp_path / "other.csv")
-    with pytest.raises(StudyError, match=r"none/trials.csv: cannot write the trials: "):
+    with pytest.raises(ConnsearchError, match=r"none/trials.csv: cannot be written: "):
         example().to_csv(tmp_path / "none" / "trials.csv")
