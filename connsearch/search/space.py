@@ -28,7 +28,6 @@ from connsearch.search.choices import (
     AnyOf,
     Choice,
     Fixed,
-    FloatRange,
     IntRange,
     draw,
     ref_choice,
@@ -265,6 +264,3 @@ def _value(name: str, choice: Choice, drawn: Mapping[str, Any]) -> Any:
 def label(value: Any) -> Any:
     """Return what a study records for a knob's value: numbers and text as they are, references as labels."""
     return value.label if isinstance(value, Ref) else value
-
-
-__all__ = ["BlocksSpace", "BudgetSpace", "FloatRange", "IntRange", "Member", "SearchSpace", "label"]
