@@ -23,8 +23,8 @@ from connsearch.spec.network import NetworkSpec
 from connsearch.spec.resolve import resolve
 
 WIDEST = 1 << 20
-MOST_TRIMS = 6  # depths tried for one network
-MOST_CANDIDATES = 32  # combinations of widths tried for one depth and step
+MOST_TRIMS = 4  # depths tried for one network
+MOST_CANDIDATES = 20  # combinations of widths tried for one depth and step
 NEAR = 0.3  # how far, in the logarithm, a width may be from its ideal before finer steps are tried
 
 
