@@ -11,13 +11,16 @@ from connsearch.graph import TOPOLOGIES
 from connsearch.registry import Registry
 from connsearch.search.samplers import SAMPLERS
 from connsearch.spec.aggregations import AGGREGATIONS
-from connsearch.spec.chains import UNITS
+from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS
 from connsearch.spec.presets import PRESETS
 
 CATALOGS: dict[str, Registry[Any] | Mapping[str, Any]] = {
     "topologies": TOPOLOGIES,
     "aggregations": AGGREGATIONS,
     "units": UNITS,
+    "stems": STEMS,
+    "transitions": TRANSITIONS,
+    "heads": HEADS,
     "presets": PRESETS,
     "datasets": DATASETS,
     "samplers": SAMPLERS,

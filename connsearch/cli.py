@@ -54,6 +54,9 @@ class Kind(StrEnum):
     aggregations = "aggregations"
     units = "units"
     presets = "presets"
+    stems = "stems"
+    transitions = "transitions"
+    heads = "heads"
     datasets = "datasets"
     samplers = "samplers"
 
@@ -211,9 +214,11 @@ def front(
     as_json: Json = False,
 ) -> None:
     """Print the Pareto front of a study, and draw it."""
-    from connsearch.plots import save_front
+    from connsearch.plots import check_front_path, save_front
     from connsearch.search.study import Study
 
+    for path in plots:
+        check_front_path(path)
     found = Study.load(directory).pareto_front()
     for path in plots:
         save_front(found, path)

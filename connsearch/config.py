@@ -25,7 +25,7 @@ _EXACT: dict[type, tuple[str, tuple[type, ...]]] = {
 
 
 class Config(BaseModel):
-    """Base of configuration values: frozen, hashable, unknown keys refused, no silent conversion."""
+    """Base of configuration values: frozen, unknown keys refused, no silent conversion."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, arbitrary_types_allowed=True, allow_inf_nan=False
@@ -51,6 +51,20 @@ class Config(BaseModel):
         if expected and type(value) not in expected[1]:
             raise SpecError(f"must be {expected[0]}, got {value!r}")
         return value
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some values replaced, checked like any other.
+
+        Raises:
+            SpecError: if the result is not valid.
+        """
+        copy = super().model_copy(update=update, deep=deep)
+        if not update:
+            return copy
+        for name in update:
+            if name not in type(self).model_fields:
+                raise SpecError(f"{name}: unknown field. {did_you_mean(name, type(self).model_fields)}")
+        return type(self)(**{name: getattr(copy, name) for name in copy.model_fields_set})
 
     @classmethod
     def from_dict(cls, data: object, *, source: str = "") -> Self:

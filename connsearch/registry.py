@@ -11,13 +11,16 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from functools import lru_cache
+from typing import Annotated, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
 from connsearch.errors import SpecError, did_you_mean
 
 T = TypeVar("T", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 Scalar = bool | int | float | str
 
 _LABEL = re.compile(r"(?P<name>[\w-]+)(\((?P<params>[^()]*)\))?")
@@ -49,6 +52,16 @@ class Ref(NamedTuple):
 
 def _write(value: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_CACHES: list[Callable[[], None]] = []
+
+
+def entry_cache(function: Callable[P, R]) -> Callable[P, R]:
+    """Remember what a function made of references; all is forgotten when an entry is unregistered."""
+    cached = lru_cache(maxsize=65536)(function)
+    _CACHES.append(cached.cache_clear)
+    return cast(Callable[P, R], cached)
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -85,6 +98,8 @@ class Registry(Mapping[str, T], Generic[T]):
     def unregister(self, name: str) -> None:
         """Forget an entry; for notebooks and tests that register twice."""
         del self._entries[name], self._parameters[name]
+        for clear in _CACHES:
+            clear()
 
     def __getitem__(self, name: str) -> T:
         """Return the entry; a typo is a `SpecError` that proposes the nearest name."""
@@ -153,6 +168,8 @@ class Registry(Mapping[str, T], Generic[T]):
         params: dict[str, Scalar] = {}
         for item in filter(None, re.split(r"\s*,\s*", (match["params"] or "").strip())):
             key, _, text = item.partition("=")
+            if key in params:
+                raise SpecError(f"{self.kind} {label!r}: {key!r} is given twice")
             params[key] = _read(text, known.get(key, ""))
         return self.ref(match["name"], **params)
 

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connsearch.cost import network_cost
 from connsearch.errors import SpecError
 from connsearch.graph import TOPOLOGIES
 from connsearch.registry import Ref, Registry
-from connsearch.spec import AGGREGATIONS, UNITS
+from connsearch.spec import AGGREGATIONS, UNITS, NetworkSpec
 from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS
+from connsearch.spec.ops import Conv
 from strategies import refs
 
 REGISTRIES: dict[str, Registry[Any]] = {
@@ -164,3 +166,20 @@ def test_a_parameter_needs_a_plain_default() -> None:
         with pytest.raises(SpecError, match=r"with.*: parameter 'size' needs a plain default value"):
             tools.register("new")(rule)
         assert "new" not in tools
+
+
+def test_a_parameter_is_given_once() -> None:
+    with pytest.raises(SpecError, match=r"topology 'sparse\(base=3, base=4\)': 'base' is given twice"):
+        TOPOLOGIES.parse("sparse(base=3, base=4)")
+
+
+def test_an_entry_that_is_registered_anew_is_counted_anew() -> None:
+    def params() -> int:
+        return network_cost(NetworkSpec(blocks=[{"unit": "anew", "n_layers": 1, "width": 4}])).params
+
+    found = []
+    for kernel in (3, 1):
+        UNITS.register("anew")(lambda c_in, width, kernel=kernel: (Conv(c_in, width, kernel),))
+        found.append(params())
+        UNITS.unregister("anew")
+    assert found[0] - found[1] == (9 - 1) * 4 * 4

@@ -1,4 +1,4 @@
-"""Budgets, and the integer widths that meet one: the widest network of a shape within a budget.
+"""Budgets, and the integer widths that meet one: a network of a given shape, just below the budget.
 
 The solver takes a shape (topologies, aggregations, depths, ratios of widths) and finds integer widths
 whose cost lies in [(1 - tolerance) budget, budget] and never above. Cost grows with every width, so the
@@ -46,6 +46,9 @@ class Budget:
     tolerance: float = 0.02
 
     def __post_init__(self) -> None:
+        for name, bound in (("macs", self.macs), ("params", self.params)):
+            if bound is not None and type(bound) is not int:
+                raise BudgetError(f"a budget's {name} must be an integer, got {bound!r}")
         bounds = [bound for bound in (self.macs, self.params) if bound is not None]
         if not bounds or min(bounds) < 1:
             raise BudgetError(f"a budget needs macs or params of at least 1, got {self!r}")
@@ -75,7 +78,7 @@ def fit_width(
     min_width: int = 4,
     min_depths: Sequence[int] | None = None,
 ) -> NetworkSpec:
-    """Return the widest network of a shape within a budget; its widths keep their ratios roughly.
+    """Return a network of a shape just below a budget; its widths keep their ratios roughly.
 
     Args:
         spec: The shape; its widths count as ratios only.
@@ -91,6 +94,9 @@ def fit_width(
         BudgetError: if the narrowest network is over budget; it names the bound and the least cost.
         SpecError: if the specification describes no network.
     """
+    for name, value in (("quantum", quantum), ("min_width", min_width)):
+        if type(value) is not int or value < 1:
+            raise SpecError(f"{name} must be an integer of at least 1, got {value!r}")
     groups = [int(UNITS.bind(block.unit).get("groups", 1)) for block in spec.blocks]
     narrowest = [_round_up(min_width, g) for g in groups]
     least = min_depths or [block.n_layers for block in spec.blocks]
@@ -102,7 +108,7 @@ def fit_width(
     for shape in itertools.islice(shapes, MOST_TRIMS):
         solver = _Solver(CostModel(shape), budget, shape.widths, narrowest)
         widths = solver.widths(quantum, groups)
-        if solver.use(widths) > best_use:
+        if best_use < solver.use(widths) <= 1:  # fewer layers may cost more, where more is concatenated
             best, best_use = shape.with_widths(widths), solver.use(widths)
         if best_use >= 1 - budget.tolerance:
             break
@@ -121,7 +127,7 @@ def _trimmed(
 ) -> Iterator[NetworkSpec]:
     """Yield the network at the depths whose narrowest form fits, deepest first."""
     depths = list(_depths(spec, min_depths))
-    low, high = 0, len(depths)  # depths[high:] fit, depths[:low] do not
+    low, high = 0, len(depths)  # depths[high] fits, depths[low - 1] does not
     while low < high:
         middle = (low + high) // 2 if low else 0  # most networks fit untrimmed: ask that first
         if _use(spec, budget, narrowest, depths[middle]) <= 1:
@@ -129,7 +135,9 @@ def _trimmed(
         else:
             low = middle + 1
     if low == len(depths):
-        raise BudgetError(_impossible(_with_depths(spec, depths[-1]), budget, narrowest))
+        low = min(range(low), key=lambda i: _use(spec, budget, narrowest, depths[i]))
+        if _use(spec, budget, narrowest, depths[low]) > 1:
+            raise BudgetError(_impossible(_with_depths(spec, depths[low]), budget, narrowest))
     return (_with_depths(spec, d) for d in depths[low:])
 
 

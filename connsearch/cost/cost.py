@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -59,13 +60,14 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
 
+    def __radd__(self, other: object) -> Cost:
+        """Let `sum` start from 0."""
+        return self if other == 0 else NotImplemented
+
     @classmethod
-    def total(cls, costs: list[Cost]) -> Cost:
+    def total(cls, costs: Iterable[Cost]) -> Cost:
         """Return the sum of costs."""
-        total = Cost()
-        for cost in costs:
-            total = total + cost
-        return total
+        return sum(costs, start=cls())
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ Everything is written with `+`, `*` and exact `//` only, so that channels may be
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import NamedTuple
 
-from connsearch.registry import Ref
+from connsearch.registry import Ref, entry_cache
 from connsearch.spec.aggregations import Owned
 from connsearch.spec.ops import Chain, Conv, DepthwiseConv, Linear, Norm, Op, Shape, output_shape
 from connsearch.spec.resolve import NetworkPlan, NodePlan, rule_of
@@ -27,7 +26,7 @@ class Tally(NamedTuple):
     add_elements: int = 0
 
 
-@lru_cache(maxsize=65536)
+@entry_cache
 def line_tally(ops: Chain, shape: Shape) -> Tally:
     """Return what a line of operations costs on an input of the given shape."""
     tallies = []
@@ -69,7 +68,7 @@ def _tally(owned: Owned) -> Tally:
     )
 
 
-@lru_cache(maxsize=65536)
+@entry_cache
 def _edge_tally(ref: Ref, first: bool, channels: int, pixels: int) -> Tally:
     rule = rule_of(ref)
     return _tally((rule.first_edge if first else rule.edge)(channels, pixels))
@@ -86,7 +85,7 @@ def edge_tallies(plan: NodePlan) -> list[Tally]:
     return edges
 
 
-@lru_cache(maxsize=65536)
+@entry_cache
 def _join_tally(ref: Ref, n: int, channels: int, pixels: int) -> Tally:
     return _tally(rule_of(ref).node(n, channels, pixels))
 
@@ -121,7 +120,7 @@ def network_tally(plan: NetworkPlan) -> Tally:
     return add_tallies(parts)
 
 
-@lru_cache(maxsize=65536)
+@entry_cache
 def _join_and_edges(ref: Ref, source_channels: tuple[int, ...], shape: Shape) -> Tally:
     """Return what an aggregation owns with all its edges, where each has its weight."""
     pixels = shape.height * shape.width

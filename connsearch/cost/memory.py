@@ -7,11 +7,10 @@ aggregate, release what no later node reads, then the operations one by one, the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from connsearch.cost.symbolic import Monomial, Number, Poly
-from connsearch.registry import Ref
+from connsearch.registry import Ref, entry_cache
 from connsearch.spec.aggregations import Footprint
 from connsearch.spec.ops import (
     Act,
@@ -47,7 +46,7 @@ class LineMemory(NamedTuple):
     saves_output: bool
 
 
-@lru_cache(maxsize=65536)
+@entry_cache
 def line_memory(ops: Chain, shape: Shape) -> LineMemory:
     """Return the memory of a line of operations on an input of the given shape."""
     sizes, besides = [], []
@@ -157,7 +156,7 @@ def training_scalars(plan: NetworkPlan) -> int:
     return sum([*parts, plan.image.size if keeps_image else 0])
 
 
-@lru_cache(maxsize=4096)
+@entry_cache
 def _footprint(ref: Ref, n: int) -> Footprint:
     return rule_of(ref).footprint(n)
 

@@ -12,6 +12,7 @@ from connsearch.cost.cost import Cost, NetworkCost
 from connsearch.cost.count import add_tallies, edge_tallies, network_tally, node_tallies
 from connsearch.cost.memory import inference_peaks, training_scalars
 from connsearch.cost.symbolic import Monomial, Poly, Values, width_symbols
+from connsearch.errors import SpecError
 from connsearch.spec.network import NetworkSpec
 from connsearch.spec.resolve import NetworkPlan, resolve
 
@@ -64,7 +65,8 @@ class CostModel:
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
-        symbols: Any = width_symbols(len(spec.blocks))
+        self._n_blocks = len(spec.blocks)
+        symbols: Any = width_symbols(self._n_blocks)
         self._plan = resolve(spec, symbols)
         tally = network_tally(self._plan)
         self._fields = [_compile(number) for number in tally]
@@ -80,7 +82,13 @@ class CostModel:
         return _evaluate(self._params, Values(widths))
 
     def cost(self, widths: Sequence[int]) -> NetworkCost:
-        """Return the whole cost at these widths, as `network_cost` would."""
+        """Return the whole cost at these widths, as `network_cost` would.
+
+        Raises:
+            SpecError: if there is not one width of at least 1 for each block.
+        """
+        if len(widths) != self._n_blocks or min(widths) < 1:
+            raise SpecError(f"{self._n_blocks} blocks need a width of at least 1 each, got {list(widths)}")
         values = Values(widths)
         return NetworkCost.of(
             Cost(*(_evaluate(field, values) for field in self._fields)),

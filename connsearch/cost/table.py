@@ -60,14 +60,13 @@ def cost_table(specs: Sequence[NetworkSpec]) -> str:
 
 def node_table(spec: NetworkSpec) -> str:
     """Return a row for each node: what it reads, shapes, parameters and multiply-accumulates."""
-    nodes, edges = node_costs(spec), edge_costs(spec)
+    costs = node_costs(spec)
+    for (_, target), edge in edge_costs(spec).items():
+        costs[target] = costs[target] + edge
     rows = []
     for plan in resolve(spec).nodes:
         name = plan.node.name
-        cost = nodes[name]
-        for (_, target), edge in edges.items():
-            if target == name:
-                cost = cost + edge
+        cost = costs[name]
         reads = str(len(plan.sources)) if plan.sources else "image"
         how = plan.aggregation.label if plan.aggregation is not None else ""
         rows.append(

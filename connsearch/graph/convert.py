@@ -37,9 +37,12 @@ def from_networkx(graph: nx.Graph[Any]) -> ConnectivityGraph:
     assert isinstance(graph, nx.DiGraph)
     order = _topological_order(graph)
     index = {key: i for i, key in enumerate(order)}
-    nodes = tuple(_node(graph, key) for key in order)
+    nodes: list[Node] = []
+    for key in order:
+        before = [nodes[index[p]].scale for p in graph.predecessors(key)]
+        nodes.append(_node(graph, key, max(before, default=0)))
     result = ConnectivityGraph(
-        nodes, tuple(tuple(sorted(index[p] for p in graph.predecessors(key))) for key in order)
+        tuple(nodes), tuple(tuple(sorted(index[p] for p in graph.predecessors(key))) for key in order)
     )
     _check_edge_attributes(graph, result, index)
     return result
@@ -66,7 +69,8 @@ def _topological_order(graph: nx.DiGraph[Any]) -> list[Any]:
         raise SpecError(f"the graph has a cycle: {path} -> {edges[-1][1]}; remove one of its edges") from None
 
 
-def _node(graph: nx.DiGraph[Any], key: object) -> Node:
+def _node(graph: nx.DiGraph[Any], key: object, scale: int) -> Node:
+    """Return a node; what it does not say is inferred, `scale` from that of the nodes it reads."""
     attributes: Mapping[str, Any] = graph.nodes[key]
     for name, value in attributes.items():
         if name not in _DEFAULTS:
@@ -76,7 +80,9 @@ def _node(graph: nx.DiGraph[Any], key: object) -> Node:
         if type(value) is not type(_DEFAULTS[name]):
             expected = type(_DEFAULTS[name]).__name__
             raise SpecError(f"node {str(key)!r}: attribute {name!r} must be {expected}, got {value!r}")
-    return Node(str(key), **({**_DEFAULTS, "kind": _inferred_kind(graph, key)} | dict(attributes)))
+    kind = attributes.get("kind", _inferred_kind(graph, key))
+    inferred = {"kind": kind, "scale": scale + (kind in ("transition", "carry"))}
+    return Node(str(key), **(_DEFAULTS | inferred | dict(attributes)))
 
 
 def _inferred_kind(graph: nx.DiGraph[Any], key: object) -> str:

@@ -137,7 +137,8 @@ class ConnectivityGraph:
         """Return the value of a user's own directed graph; node names become strings.
 
         Node attributes `kind`, `block`, `scale`, `path` are optional. Without kinds, the one node
-        without predecessors is the stem, the one without successors the head, all others are units.
+        without predecessors is the stem, the one without successors the head, all others are units;
+        without scales, a transition and a carry are one further than what they read.
 
         Raises:
             SpecError: if the graph has a cycle, parallel edges, an unknown attribute, or is not a

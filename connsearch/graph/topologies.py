@@ -59,8 +59,8 @@ def predecessors(topology: object, n_layers: int) -> tuple[tuple[int, ...], ...]
             does not precede j or leaves a node that no later one reads.
     """
     ref = topology if isinstance(topology, Ref) else TOPOLOGIES.parse(topology)
-    if n_layers < 1:
-        raise SpecError(f"a block needs at least 1 layer, got {n_layers}")
+    if type(n_layers) is not int or n_layers < 1:
+        raise SpecError(f"a block needs an integer of at least 1 layers, got {n_layers!r}")
     return _predecessors(TOPOLOGIES[ref.name], ref, n_layers)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from connsearch._lazy import lazy
 
 if TYPE_CHECKING:
-    from connsearch.plots.files import save_front
+    from connsearch.plots.files import check_front_path, save_front
     from connsearch.plots.graph import plot_graph
     from connsearch.plots.heat import plot_connectivity
     from connsearch.plots.history import history_frame, plot_history
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArcLayout",
     "arc_layout",
+    "check_front_path",
     "history_frame",
     "pareto_html",
     "plot_connectivity",
@@ -44,6 +45,7 @@ __getattr__, __dir__ = lazy(
         "plot_history": "connsearch.plots.history",
         "plot_pareto": "connsearch.plots.pareto",
         "save": "connsearch.plots.style",
+        "check_front_path": "connsearch.plots.files",
         "save_front": "connsearch.plots.files",
     },
 )

@@ -20,12 +20,24 @@ def save_front(front: ParetoFront, path: str | os.PathLike[str]) -> Path:
             written.
         StudyError: if there is no complete trial.
     """
+    target = check_front_path(path)
+    if target.suffix.lower() != ".html":
+        return save(plot_pareto(front), target)
+    pareto_html(front, target)
+    return target
+
+
+def check_front_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a picture that is to be made, if one can be made there.
+
+    Raises:
+        ConnsearchError: if the suffix is not one of a picture's, or there is no such directory.
+    """
     target = Path(path)
     suffix = target.suffix.lower()
-    if suffix == ".html":
-        pareto_html(front, target)
-        return target
-    if suffix not in SUFFIXES:
+    if suffix not in (*SUFFIXES, ".html"):
         known = did_you_mean(suffix, [*SUFFIXES, ".html"])
         raise ConnsearchError(f"{target}: cannot draw to a file ending in {suffix!r}. {known}")
-    return save(plot_pareto(front), target)
+    if not target.parent.is_dir():
+        raise ConnsearchError(f"{target}: there is no directory {target.parent}: make it first")
+    return target

@@ -76,12 +76,17 @@ class StudyConfig(Config):
             SpecError: if the file or its space cannot be read, or describes no valid study.
         """
         data = read_toml(path)
+        given = list(overrides)
+        for override in given:
+            if override.partition("=")[0].strip() == "space":
+                _override(data, override)
         if isinstance(data.get("space"), str):
             file = Path(path).parent / data["space"]
             data["space"] = read_toml(file)
             SearchSpace.from_dict(data["space"], source=str(file))  # its errors name its own file
-        for override in overrides:
-            _override(data, override)
+        for override in given:
+            if override.partition("=")[0].strip() != "space":
+                _override(data, override)
         return cls.from_dict(data, source=str(path))
 
     @classmethod

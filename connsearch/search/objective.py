@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from connsearch.cost import NetworkCost, network_cost
+from connsearch.errors import TrainError
 from connsearch.search.seeds import stream_seed
 from connsearch.spec.network import NetworkSpec
 from connsearch.train.config import TrainConfig
@@ -45,6 +46,9 @@ def evaluate_network(
         trial: The trial's number.
         device: Where to train, such as "cpu" or "cuda".
         on_epoch: Called after each epoch.
+
+    Raises:
+        TrainError: if the device's memory does not suffice, or as `connsearch.train.train`.
     """
     import torch
 
@@ -55,14 +59,11 @@ def evaluate_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(study_seed, trial, "init"))
         network = Network(spec)
-    result = train(
-        network,
-        load_dataset(train_config.dataset),
-        train_config,
-        seed=stream_seed(study_seed, trial, "train"),
-        device=device,
-        on_epoch=on_epoch,
-    )
+    data, seed = load_dataset(train_config.dataset), stream_seed(study_seed, trial, "train")
+    try:
+        result = train(network, data, train_config, seed=seed, device=device, on_epoch=on_epoch)
+    except torch.OutOfMemoryError as error:
+        raise TrainError(f"out of memory on {device}: {str(error).splitlines()[0]}") from None
     return Outcome(network_cost(spec), result)
 
 

@@ -243,7 +243,7 @@ class ParetoFront:
     def __str__(self) -> str:
         """Return a table of the points with units that people read."""
         if self.trials.empty:
-            return "Pareto front: no complete trial yet"
+            return "Pareto front: no trial yet that can be ranked"
         worst = ", ".join(f"{name} {human(name, value)}" for name, value in self.reference.items())
         title = f"Pareto front: {len(self.points)} of {len(self.trials)} trials"
         columns = [c for c in dict.fromkeys((*_SHOWN, *self.objectives)) if c in self.points.columns]

@@ -65,7 +65,7 @@ class ConsoleProgress:
             line = f"trial {number}: failed: {outcome}"
         else:
             error = outcome.training.val_error
-            if self.best is None or error < self.best[0]:
+            if not outcome.training.diverged and (self.best is None or error < self.best[0]):
                 self.best = (error, number)
             diverged = ", diverged" if outcome.training.diverged else ""
             what = _what(self.member) if self.member else ""
@@ -73,22 +73,26 @@ class ConsoleProgress:
                 f"trial {number}: error {human('val_error', error)}, {human('macs', outcome.cost.macs)}MACs, "
                 f"{what}, {outcome.training.seconds:.1f} s{diverged}"
             )
-        self.console.print(Text(f"[{self.done}/{self.total}] {line}"), soft_wrap=True)
+        parts = [line] if self._live is not None else [line, *self._standing()]
+        self.console.print(Text(f"[{self.done}/{self.total}] {' · '.join(parts)}"), soft_wrap=True)
         self._show("")
 
     def _show(self, running: str) -> None:
         if self._live is None:
             return
-        parts = [f"{self.done}/{self.total} trials"]
+        parts = [f"{self.done}/{self.total} trials", *self._standing(), *([running] if running else [])]
+        self._live.update(Text(" · ".join(parts), overflow="ellipsis", no_wrap=True))
+
+    def _standing(self) -> list[str]:
+        """Return the best so far, the rate and the time left, as far as they are known."""
+        parts = []
         if self.best is not None:
             parts.append(f"best {human('val_error', self.best[0])} (trial {self.best[1]})")
         seconds = time.monotonic() - self.started
         if self.ran and seconds > 0:
             left = seconds / self.ran * (self.total - self.done)
             parts += [f"{60 * self.ran / seconds:.1f} trials/min", f"about {duration(left)} left"]
-        self._live.update(
-            Text(" · ".join([*parts, *([running] if running else [])]), overflow="ellipsis", no_wrap=True)
-        )
+        return parts
 
 
 def _what(member: Member) -> str:

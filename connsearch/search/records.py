@@ -25,7 +25,8 @@ class Status:
     Attributes:
         asked: Trials that the study is to have.
         states: Number of trials by state: complete, failed, pruned, unfinished.
-        best: Trial number and objectives of the complete trial that is best in the first objective.
+        best: Trial number and objectives of the trial that is best in the first objective, none
+            that diverged.
         seconds_per_trial: Median wall time of complete trials; 0 if there is none.
         reasons: Number of trials by why they failed or diverged.
     """
@@ -51,7 +52,7 @@ class Status:
         if self.seconds_per_trial:
             left = self.seconds_per_trial * max(0, self.asked - self.finished)
             lines.append(f"rate     {duration(self.seconds_per_trial)} a trial, about {duration(left)} left")
-        lines += [f"failed   {n} x {reason}" for reason, n in self.reasons.items()]
+        lines += [f"reasons  {n} x {reason}" for reason, n in self.reasons.items()]
         return "\n".join(lines)
 
 
@@ -61,7 +62,8 @@ def status_of(trials: Sequence[FrozenTrial], asked: int, objectives: Mapping[str
     counts = Counter(words.get(trial.state.name, "unfinished") for trial in trials)
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     sign = 1 if next(iter(objectives.values())) == "minimize" else -1
-    best = min(complete, key=lambda trial: sign * trial.values[0], default=None)
+    ranked = [trial for trial in complete if not diverged(trial)]
+    best = min(ranked, key=lambda trial: sign * trial.values[0], default=None)
     durations = sorted(trial.duration.total_seconds() for trial in complete if trial.duration is not None)
     return Status(
         asked=asked,
@@ -82,7 +84,12 @@ def front_frame(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> pd.
     import pandas as pd
 
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
-    return pd.DataFrame([_row(t, objectives) for t in complete if t.user_attrs.get("reason") != "diverged"])
+    return pd.DataFrame([_row(trial, objectives) for trial in complete if not diverged(trial)])
+
+
+def diverged(trial: FrozenTrial) -> bool:
+    """Return whether a trial's training diverged: it is complete, at the worst error."""
+    return trial.user_attrs.get("reason") == "diverged"
 
 
 def _row(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:

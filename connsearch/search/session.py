@@ -9,6 +9,7 @@ from rich.console import Console
 from connsearch.search.config import StudyConfig
 from connsearch.search.objective import training_device
 from connsearch.search.progress import ConsoleProgress
+from connsearch.search.records import diverged
 from connsearch.search.study import Study
 from connsearch.text import human
 
@@ -22,7 +23,11 @@ def run_study(directory: Path, config: StudyConfig, n_trials: int | None, device
     device = training_device(device)
     study = Study.from_config(directory, config)
     total = config.n_trials if n_trials is None else n_trials
-    errors = [(t.user_attrs["val_error"], t.number) for t in study.trials() if t.state.name == "COMPLETE"]
+    errors = [
+        (trial.user_attrs["val_error"], trial.number)
+        for trial in study.trials()
+        if trial.state.name == "COMPLETE" and not diverged(trial)
+    ]
     console, done = Console(stderr=True), study.status().finished
     with ConsoleProgress(total, done, config.train.epochs, console, min(errors, default=None)) as progress:
         study.run(total, device=device, progress=progress.hooks())

@@ -211,7 +211,10 @@ class SearchSpace(Config):
     # ---- bounds ----------------------------------------------------------------------------------
 
     def kinds(self) -> Iterator[dict[str, Any]]:
-        """Yield every combination of categories, at the least budget and depth and with the most blocks."""
+        """Yield every combination of categories, at the least budget and depth and with the most blocks.
+
+        Where a category is chosen per block, blocks are taken to choose alike.
+        """
         knobs = self._all_knobs()
         category = {name: name.rstrip("_0123456789") for name in knobs}
         options = {category[n]: values(choice) for n, choice in knobs.items() if category[n] in CATEGORIES}

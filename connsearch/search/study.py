@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connsearch.cost import network_cost
-from connsearch.errors import BudgetError, SpecError, StudyError
+from connsearch.errors import ConnsearchError, StudyError
 from connsearch.search import storage
 from connsearch.search.config import StudyConfig
 from connsearch.search.objective import Outcome, environment, evaluate_network, training_device
@@ -142,7 +142,7 @@ class Study:
         with storage.locked(self.directory):
             storage.mend(self.directory, len(self.config.space.knobs()))
             _, self._study = storage.load(self.directory)
-            self._study.set_user_attr("n_trials", total)
+            self._study.set_user_attr("n_trials", max(total, len(self.trials())))
             ran = 0
             while (number := self._next_number(total)) is not None:
                 self._run_trial(number, device, progress or Progress())
@@ -163,21 +163,21 @@ class Study:
         trial = self._ask(number)
         try:
             member = self.config.space.member(trial.params)
-        except (SpecError, BudgetError) as error:
+            progress.trial_started(number, member)
+            self._record_member(trial, member)
+            outcome = evaluate_network(
+                member.spec,
+                self.config.train,
+                study_seed=self.config.seed,
+                trial=number,
+                device=device,
+                on_epoch=lambda record: progress.epoch_ended(number, record),
+            )
+        except ConnsearchError as error:
             trial.set_user_attr("reason", str(error))
             self._study.tell(trial, state=TrialState.FAIL)
             progress.trial_ended(number, str(error))
             return
-        progress.trial_started(number, member)
-        self._record_member(trial, member)
-        outcome = evaluate_network(
-            member.spec,
-            self.config.train,
-            study_seed=self.config.seed,
-            trial=number,
-            device=device,
-            on_epoch=lambda record: progress.epoch_ended(number, record),
-        )
         self._record_outcome(trial, outcome, device)
         self._study.tell(trial, [outcome.value(name) for name in self.config.objectives])
         progress.trial_ended(number, outcome)

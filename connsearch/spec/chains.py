@@ -9,11 +9,10 @@ combine them with `+` and `*` only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from connsearch.errors import SpecError, did_you_mean
-from connsearch.registry import Ref, Registry
+from connsearch.registry import Ref, Registry, entry_cache
 from connsearch.spec.ops import (
     ACTIVATIONS,
     NORMS,
@@ -66,7 +65,7 @@ def chain(registry: Registry[ChainRule], ref: Ref, in_channels: int, width: int)
     return ops
 
 
-@lru_cache(maxsize=16384)
+@entry_cache
 def unit_channels(unit: Ref, width: int) -> int:
     """Return how many channels a unit of this width gives out."""
     for op in reversed(chain(UNITS, unit, width, width)):

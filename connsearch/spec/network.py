@@ -86,10 +86,11 @@ def _read_graph(data: object) -> ConnectivityGraph | None:
 def _write_graph(graph: ConnectivityGraph | None) -> dict[str, Any] | None:
     if graph is None:
         return None
-    default = Node("")
+    default, scaled = Node(""), any(node.scale for node in graph.nodes)
     nodes = [
         {"name": node.name, "kind": node.kind}
-        | {k: getattr(node, k) for k in ("block", "scale", "path") if getattr(node, k) != getattr(default, k)}
+        | {k: getattr(node, k) for k in ("block", "path") if getattr(node, k) != getattr(default, k)}
+        | ({"scale": node.scale} if scaled else {})
         for node in graph.nodes
     ]
     return {

@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from connsearch.errors import SpecError
 from connsearch.graph import ConnectivityGraph, Node
-from connsearch.registry import Ref, Registry
+from connsearch.registry import Ref, Registry, entry_cache
 from connsearch.spec.aggregations import Aggregation, aggregation_rule
 from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS, ChainRule, chain, unit_channels
 from connsearch.spec.network import NetworkSpec
@@ -81,7 +80,7 @@ class NetworkPlan(NamedTuple):
         return self.graph.canonical_hash([*labels])
 
 
-rule_of = lru_cache(maxsize=1024)(aggregation_rule)
+rule_of = entry_cache(aggregation_rule)
 
 
 def resolve(spec: NetworkSpec, widths: Sequence[int] | None = None) -> NetworkPlan:
@@ -221,7 +220,7 @@ def _check_sources(ref: Ref, rule: Aggregation, shapes: Sequence[Shape], channel
             raise SpecError(f"its sources differ in resolution: {sizes}; carry them to one resolution first")
 
 
-@lru_cache(maxsize=65536)
+@entry_cache
 def _line(registry: Registry[ChainRule], ref: Ref, width: int, shape: Shape) -> tuple[Chain, Shape]:
     """Return the operations of a node that reads `shape`, and the shape that it gives out."""
     ops = chain(registry, ref, shape.channels, width)

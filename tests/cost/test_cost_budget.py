@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from connsearch.cost import Budget, CostModel, NetworkCost, fit_width, network_cost
-from connsearch.errors import BudgetError
+from connsearch.errors import BudgetError, SpecError
 from connsearch.graph import TOPOLOGIES, ConnectivityGraph
 from connsearch.spec import AGGREGATIONS, UNITS, NetworkSpec
 from strategies import specs
@@ -294,3 +294,28 @@ def test_a_budget_says_what_it_bounds() -> None:
     assert Budget(params=3).bounds() == {"params": 3}
     assert Budget(macs=10, params=100).use(macs=5, params=80) == 0.8
     assert Budget(macs=10).use(macs=11, params=10**9) == 1.1
+
+
+@pytest.mark.parametrize("setting", [{"min_width": 0}, {"quantum": 0}, {"quantum": 2.0}])
+def test_solver_settings_are_whole_and_positive(setting: dict[str, Any]) -> None:
+    spec = NetworkSpec(blocks=[{"n_layers": 2}])
+    with pytest.raises(SpecError, match=f"{next(iter(setting))} must be an integer of at least 1, got "):
+        fit_width(spec, Budget(macs=1_000_000), **setting)
+
+
+def test_budgets_are_integers() -> None:
+    with pytest.raises(BudgetError, match="a budget's macs must be an integer, got '40'"):
+        Budget(macs="40")  # type: ignore[arg-type]
+
+
+def test_fewer_layers_may_cost_more() -> None:
+    """Of 3 layers in block 1 the transition concatenates more than of 4: depths are no ladder of costs."""
+    first = {"topology": "log_dense", "aggregation": "concat", "unit": "basic(kernel=1)", "n_layers": 4}
+    second = {"topology": "chain", "aggregation": "concat", "n_layers": 2, "entry_unit": True}
+    shape = {"input": {"channels": 1, "height": 2, "width": 2}, "n_classes": 1, "stem_ratio": 3}
+    spec = NetworkSpec(**shape, compression=1.0, blocks=[first, second])
+    costs = [network_cost(spec.with_depths([d, 2]).with_widths([4, 4])).macs for d in (4, 3, 2, 1)]
+    assert costs == [3748, 5956, 2308, 4004]
+    for budget in costs:
+        fitted = fit_width(spec, Budget(macs=budget), min_depths=[1, 2])
+        assert 0.6 * budget < network_cost(fitted).macs <= budget

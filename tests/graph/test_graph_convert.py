@@ -171,3 +171,10 @@ def test_text_that_is_no_node_link_json(text: str) -> None:
 def test_text_that_is_no_graphml(text: str) -> None:
     with pytest.raises(SpecError, match=r"this is no GraphML: "):
         ConnectivityGraph.from_graphml(text)
+
+
+def test_a_scale_that_is_not_given_follows_from_transitions() -> None:
+    graph = nx.DiGraph([("stem", "a"), ("a", "down"), ("down", "b"), ("b", "head")])
+    graph.nodes["down"]["kind"] = "transition"
+    found = ConnectivityGraph.from_networkx(graph)
+    assert [node.scale for node in found.nodes] == [0, 0, 1, 1, 1]

@@ -193,7 +193,7 @@ def test_a_wrong_topology_is_named(topology: object, message: str) -> None:
 
 @pytest.mark.parametrize("n_layers", [0, -1])
 def test_a_block_has_a_layer(n_layers: int) -> None:
-    with pytest.raises(SpecError, match=f"a block needs at least 1 layer, got {n_layers}"):
+    with pytest.raises(SpecError, match=f"a block needs an integer of at least 1 layers, got {n_layers}"):
         predecessors("dense", n_layers)
 
 

@@ -257,7 +257,7 @@ def test_an_empty_study_has_an_empty_front(tmp_path: Path) -> None:
     assert front.to_dict() == {
         "objectives": ["val_error", "macs"], "points": [], "hypervolume": 0.0, "reference": {},
     }  # fmt: skip
-    assert str(front) == "Pareto front: no complete trial yet"
+    assert str(front) == "Pareto front: no trial yet that can be ranked"
     front.to_csv(tmp_path / "none.csv")
     assert ParetoFront.from_csv(tmp_path / "none.csv") == front
 

@@ -290,7 +290,7 @@ def test_a_member_that_fails_is_recorded_and_counted(run: Run, monkeypatch: pyte
     status = study.status()
     assert status.states == {"complete": 8 - len(failed), "failed": len(failed), "pruned": 0, "unfinished": 0}
     assert status.reasons == {"too dear": len(failed)}
-    assert str(status).splitlines()[-1] == f"failed   {len(failed)} x too dear"
+    assert str(status).splitlines()[-1] == f"reasons  {len(failed)} x too dear"
     assert set(study.pareto_front().trials["trial"]) == {t.number for t in study.trials()} - {
         t.number for t in failed
     }
@@ -427,7 +427,7 @@ def test_a_reference_that_is_not_known_is_the_worst_seen(
 
 def test_a_study_without_trials_can_be_read(run: Run) -> None:
     study = run(0)
-    assert str(study.pareto_front()) == "Pareto front: no complete trial yet"
+    assert str(study.pareto_front()) == "Pareto front: no trial yet that can be ranked"
     assert str(study.status()) == "trials   0 of 0 finished: 0 complete, 0 failed, 0 pruned, 0 unfinished"
 
 
@@ -446,14 +446,14 @@ def test_the_status_says_how_far_a_study_is(run: Run, monkeypatch: pytest.Monkey
         "trials   3 of 8 finished: 3 complete, 0 failed, 0 pruned, 1 unfinished\n"
         "best     trial 2: val_error 25.0 %, macs 54.3 k\n"
         "rate     1 min 30 s a trial, about 7 min 30 s left\n"
-        "failed   1 x diverged"
+        "reasons  1 x diverged"
     )
 
 
 def test_nothing_is_left_when_more_is_finished_than_asked(run: Run) -> None:
     study = run(3)
     study.run(2)
-    assert str(study.status()).splitlines()[0].startswith("trials   3 of 2 finished")
+    assert str(study.status()).splitlines()[0].startswith("trials   3 of 3 finished")
     assert str(study.status()).splitlines()[-1].endswith("about 0 s left")
 
 
