@@ -52,6 +52,10 @@ class Config(BaseModel):
             raise SpecError(f"must be {expected[0]}, got {value!r}")
         return value
 
+    def replaced(self, **checked: Any) -> Self:
+        """Return a copy with values that are known to be valid, without checking them again."""
+        return super().model_copy(update=checked)
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some values replaced, checked like any other.
 

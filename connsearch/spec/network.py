@@ -225,10 +225,8 @@ class NetworkSpec(Config):
                 raise SpecError(
                     f"must be an integer of at least 1, got {value!r}", place=f"blocks[{number}].{field}"
                 )
-        blocks = [
-            block.model_copy(update={field: value}) for block, value in zip(self.blocks, values, strict=True)
-        ]
-        return self.model_copy(update={"blocks": tuple(blocks)})
+        blocks = [block.replaced(**{field: value}) for block, value in zip(self.blocks, values, strict=True)]
+        return self.replaced(blocks=tuple(blocks))
 
     @classmethod
     def from_graph(
