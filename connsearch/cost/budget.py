@@ -246,11 +246,16 @@ class _Solver:
                 yield refilled
 
     def _multiples(self, block: int, step: int, reach: int) -> list[int]:
-        """Return the multiples of a step, or the narrowest width, nearest to a block's ideal width."""
+        """Return the multiples of a step, or the narrowest width, nearest to a block's ideal width.
+
+        Those that do not fit even while all other blocks are narrowest are left out.
+        """
         ideal, least = self.ideal[block], self.narrowest[block]
         middle = round(ideal / step)
         around = {max(least, (middle + k) * step) for k in range(-reach, reach + 1)}
-        return sorted(around, key=lambda w: abs(w - ideal))[:reach]
+        nearest = sorted(around, key=lambda w: abs(w - ideal))[:reach]
+        before, after = self.narrowest[:block], self.narrowest[block + 1 :]
+        return [w for w in nearest if w <= ideal or self.use((*before, w, *after)) <= 1]
 
     def _refill(self, widths: tuple[int, ...], step: int) -> tuple[int, ...] | None:
         """Return the widths with the refilled block as wide as fits, or None if no width does."""

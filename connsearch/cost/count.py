@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from connsearch.cost.symbolic import Poly, total
 from connsearch.registry import Ref, entry_cache
 from connsearch.spec.aggregations import Owned
 from connsearch.spec.ops import Chain, Conv, DepthwiseConv, Linear, Norm, Op, Shape, output_shape
@@ -55,7 +56,9 @@ def _count_op(op: Op, before: Shape, after: Shape) -> Tally:
 
 def add_tallies(tallies: Iterable[Tally]) -> Tally:
     """Return the sum."""
-    return Tally(*map(sum, zip(*tallies, strict=True)))
+    tallies = list(tallies)
+    symbolic = bool(tallies) and isinstance(tallies[0].params, Poly)
+    return Tally(*map(total if symbolic else sum, zip(*tallies, strict=True)))
 
 
 def _tally(owned: Owned) -> Tally:

@@ -6,7 +6,7 @@ aggregate, release what no later node reads, then the operations one by one, the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from connsearch.cost.symbolic import Monomial, Number, Poly
@@ -32,6 +32,8 @@ class LineMemory(NamedTuple):
     """Memory of a straight line of operations, in scalars.
 
     Attributes:
+        read: Its input.
+        written: Its output.
         first: What the first operation allocates; lives together with the line's input.
         later: Input and all that it allocates, of each later operation, the most only where that is known.
         saved: Kept for backward, the line's input and output apart.
@@ -39,6 +41,8 @@ class LineMemory(NamedTuple):
         saves_output: Whether the line's output is kept, whoever reads it.
     """
 
+    read: int
+    written: int
     first: int
     later: tuple[int, ...]
     saved: int
@@ -49,6 +53,7 @@ class LineMemory(NamedTuple):
 @entry_cache
 def line_memory(ops: Chain, shape: Shape) -> LineMemory:
     """Return the memory of a line of operations on an input of the given shape."""
+    read = shape.size
     sizes, besides = [], []
     for op in ops:
         shape = output_shape(op, shape)
@@ -61,7 +66,9 @@ def line_memory(ops: Chain, shape: Shape) -> LineMemory:
     allocated = zip(sizes, sizes[1:], besides[1:], strict=False)
     later = maximal(before + after + beside for before, after, beside in allocated)
     first = sizes[0] + besides[0]
-    return LineMemory(first, tuple(later), sum(saved), _saves_input(ops[0]), _saves_output(ops[-1]))
+    return LineMemory(
+        read, sizes[-1], first, tuple(later), sum(saved), _saves_input(ops[0]), _saves_output(ops[-1])
+    )
 
 
 def _beside(op: Op, after: Shape) -> Any:
@@ -99,60 +106,79 @@ def maximal(sizes: Iterable[Any]) -> list[Any]:
     return [size for size, _ in kept]
 
 
-def inference_peaks(plan: NetworkPlan) -> list[Any]:
-    """Return the most scalars alive at once in evaluation, the image included throughout.
+class ActivationMemory(NamedTuple):
+    """Activations of one image, in scalars.
 
-    With symbols for channels, several sums of which the greatest is the peak.
+    Attributes:
+        peaks: The most alive at once in evaluation, the image included throughout. With symbols for
+            channels, several sums of which the greatest is the peak.
+        training: Kept by autograd at the end of a forward pass in training.
     """
-    released, lines = _released(plan), plan.per_line(line_memory)
-    sizes = [node.out_shape.size for node in plan.nodes]
+
+    peaks: list[Any]
+    training: int
+
+
+def activation_memory(plan: NetworkPlan) -> ActivationMemory:
+    """Return the memory of activations in evaluation and in training."""
+    lines = plan.per_line(line_memory)
+    prints = [
+        None if node.aggregation is None else _footprint(node.aggregation, len(node.sources))
+        for node in plan.nodes
+    ]
+    return ActivationMemory(_inference_peaks(plan, lines, prints), _training_scalars(plan, lines, prints))
+
+
+def _inference_peaks(
+    plan: NetworkPlan, lines: Sequence[LineMemory], footprints: Sequence[Footprint | None]
+) -> list[Any]:
+    held = [
+        line.written + n_gates(n) if n.gates else line.written
+        for n, line in zip(plan.nodes, lines, strict=True)
+    ]
     alive = plan.image.size  # the image, and outputs and gates that a later node reads
     moments = []
-    for index, node in enumerate(plan.nodes):
-        entered = 0  # the size of the operations' input, where nothing else keeps it alive
-        if node.aggregation is not None:
-            entered = node.in_shape.size
-            moments.append(
-                alive + entered * (1 + _footprint(node.aggregation, len(node.sources)).temporaries)
-            )
-        for source in released[index]:
-            alive = alive + -1 * sizes[source]
-            if plan.nodes[source].gates:
-                alive = alive + -1 * n_gates(plan.nodes[source])
-            if node.aggregation is None:
-                entered = sizes[source]
-        line = lines[index]
-        moments.append(alive + entered + line.first)
+    for node, line, footprint, released, holds in zip(
+        plan.nodes, lines, footprints, _released(plan), held, strict=True
+    ):
+        if footprint is not None:
+            moments.append(alive + line.read * (1 + footprint.temporaries))
+        for source in released:
+            alive = alive - held[source]
+        if released or footprint is not None:  # nothing else keeps the operations' input alive
+            moments.append(alive + line.read + line.first)
+        else:
+            moments.append(alive + line.first)
         for pair in line.later:
             moments.append(alive + pair)
-        alive = alive + sizes[index]
+        alive = alive + holds
         if node.gates:
-            line = line_memory(node.gates, node.out_shape)
-            moments += [alive + line.first, *(alive + pair for pair in line.later)]
-            alive = alive + n_gates(node)
+            gates = line_memory(node.gates, node.out_shape)
+            without = alive - n_gates(node)
+            moments += [without + gates.first, *(without + pair for pair in gates.later)]
     return maximal(moments)
 
 
-def training_scalars(plan: NetworkPlan) -> int:
-    """Return the scalars that autograd keeps at the end of a forward pass in training."""
-    lines = plan.per_line(line_memory)
+def _training_scalars(
+    plan: NetworkPlan, lines: Sequence[LineMemory], footprints: Sequence[Footprint | None]
+) -> int:
     keeps_output = [line.saves_output for line in lines]
     parts = [line.saved for line in lines]
     keeps_image = False
-    for node, line in zip(plan.nodes, lines, strict=True):
+    for node, line, footprint in zip(plan.nodes, lines, footprints, strict=True):
         if node.gates:
             parts += [line_memory(node.gates, node.out_shape).saved, n_gates(node)]
         if not node.sources:
             keeps_image = keeps_image or line.saves_input
-        elif node.aggregation is None:
+        elif footprint is None:
             keeps_output[node.sources[0]] |= line.saves_input
         else:
-            footprint = _footprint(node.aggregation, len(node.sources))
-            parts.append(node.in_shape.size * (footprint.saved + line.saves_input))
+            parts.append(line.read * (footprint.saved + line.saves_input))
             if footprint.saves_sources:
                 for source, slot in zip(node.sources, node.slots or node.sources, strict=True):
-                    keeps_output[source] |= slot is not None
-    parts += [node.out_shape.size for node, keeps in zip(plan.nodes, keeps_output, strict=True) if keeps]
+                    if slot is not None:
+                        keeps_output[source] = True
+    parts += [line.written for line, keeps in zip(lines, keeps_output, strict=True) if keeps]
     return sum([*parts, plan.image.size if keeps_image else 0])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from connsearch.cost.cost import Cost, NetworkCost
 from connsearch.cost.count import add_tallies, edge_tallies, network_tally, node_tallies
-from connsearch.cost.memory import inference_peaks, training_scalars
+from connsearch.cost.memory import activation_memory
 from connsearch.cost.symbolic import Monomial, Poly, Values, width_symbols
 from connsearch.errors import SpecError
 from connsearch.spec.network import NetworkSpec
@@ -26,10 +26,11 @@ def network_cost(spec: NetworkSpec) -> NetworkCost:
         SpecError: if the specification describes no network.
     """
     plan = resolve(spec)
+    memory = activation_memory(plan)
     return NetworkCost.of(
         Cost(*network_tally(plan)),
-        inference_bytes=BYTES * max(inference_peaks(plan)),
-        training_bytes=BYTES * training_scalars(plan),
+        inference_bytes=BYTES * max(memory.peaks),
+        training_bytes=BYTES * memory.training,
         **_sizes(plan),
     )
 
@@ -68,10 +69,9 @@ class CostModel:
         self._n_blocks = len(spec.blocks)
         symbols: Any = width_symbols(self._n_blocks)
         self._plan = resolve(spec, symbols)
-        tally = network_tally(self._plan)
-        self._fields = [_compile(number) for number in tally]
+        self._tally = tally = network_tally(self._plan)
         self._macs = _compile(tally.conv_macs + tally.linear_macs + tally.aggregation_macs)
-        self._params = self._fields[0]
+        self._params = _compile(tally.params)
 
     def macs(self, widths: Sequence[float]) -> int:
         """Return the multiply-accumulates of one image at these widths."""
@@ -90,24 +90,26 @@ class CostModel:
         if len(widths) != self._n_blocks or min(widths) < 1:
             raise SpecError(f"{self._n_blocks} blocks need a width of at least 1 each, got {list(widths)}")
         values = Values(widths)
+        peaks, training = self._memory
         return NetworkCost.of(
             Cost(*(_evaluate(field, values) for field in self._fields)),
-            inference_bytes=BYTES * max(_evaluate(moment, values) for moment in self._moments),
-            training_bytes=BYTES * _evaluate(self._training, values),
+            inference_bytes=BYTES * max(_evaluate(peak, values) for peak in peaks),
+            training_bytes=BYTES * _evaluate(training, values),
             **self._sizes,
         )
+
+    @cached_property
+    def _fields(self) -> list[_Compiled]:
+        return [_compile(number) for number in self._tally]
 
     @cached_property
     def _sizes(self) -> dict[str, int]:
         return _sizes(self._plan)
 
     @cached_property
-    def _training(self) -> _Compiled:
-        return _compile(training_scalars(self._plan))
-
-    @cached_property
-    def _moments(self) -> list[_Compiled]:
-        return [_compile(moment) for moment in inference_peaks(self._plan)]
+    def _memory(self) -> tuple[list[_Compiled], _Compiled]:
+        memory = activation_memory(self._plan)
+        return [_compile(peak) for peak in memory.peaks], _compile(memory.training)
 
 
 _Compiled = tuple[

@@ -42,6 +42,12 @@ class Poly:
 
     __radd__ = __add__
 
+    def __sub__(self, other: Poly | int) -> Poly:
+        return self + -1 * other
+
+    def __rsub__(self, other: int) -> Poly:
+        return -1 * self + other
+
     def __mul__(self, other: Poly | int) -> Poly:
         if isinstance(other, int):
             return Poly({m: n * other for m, n in self.terms.items()})
@@ -79,6 +85,15 @@ class Poly:
     def __repr__(self) -> str:
         words = ["*".join([str(n), *(f"w{i}" for i in m)]) for m, n in sorted(self.terms.items())]
         return " + ".join(words) or "0"
+
+
+def total(numbers: Iterable[Poly | int]) -> Any:
+    """Return the sum, collected in one polynomial; `sum` would make one for each addition."""
+    terms: dict[Monomial, Number] = {}
+    for number in numbers:
+        for monomial, n in _terms(number):
+            terms[monomial] = terms.get(monomial, 0) + n
+    return Poly(terms)
 
 
 def width_symbols(n_blocks: int) -> tuple[Poly, ...]:

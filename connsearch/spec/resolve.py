@@ -22,6 +22,14 @@ from connsearch.spec.ops import Chain, Norm, Shape, output_shape
 T = TypeVar("T")
 
 
+class Line(NamedTuple):
+    """A straight line of operations at the shape that it reads; nodes alike share the very object."""
+
+    chain: Chain
+    in_shape: Shape
+    out_shape: Shape
+
+
 class NodePlan(NamedTuple):
     """One node, ready to be counted or built.
 
@@ -32,9 +40,7 @@ class NodePlan(NamedTuple):
         aggregation: The reference of its aggregation; None with fewer than two sources.
         slots: For a routed aggregation, per source: which output of the source's gates it uses, or None
             where the source has no other routed reader. Empty otherwise.
-        in_shape: What the operations read: the aggregated input.
-        chain: The operations.
-        out_shape: What the node gives out.
+        line: Its operations, which read the aggregated input.
         gates: Operations from the node's output to its gates; empty if none.
     """
 
@@ -43,10 +49,23 @@ class NodePlan(NamedTuple):
     source_channels: tuple[int, ...]
     aggregation: Ref | None
     slots: tuple[int | None, ...]
-    in_shape: Shape
-    chain: Chain
-    out_shape: Shape
+    line: Line
     gates: Chain
+
+    @property
+    def chain(self) -> Chain:
+        """The operations."""
+        return self.line.chain
+
+    @property
+    def in_shape(self) -> Shape:
+        """What the operations read: the aggregated input."""
+        return self.line.in_shape
+
+    @property
+    def out_shape(self) -> Shape:
+        """What the node gives out."""
+        return self.line.out_shape
 
 
 class NetworkPlan(NamedTuple):
@@ -58,12 +77,12 @@ class NetworkPlan(NamedTuple):
 
     def per_line(self, count: Callable[[Chain, Shape], T]) -> list[T]:
         """Return what a function makes of each node's operations and input; asked once for equal ones."""
-        known: dict[tuple[int, Shape], T] = {}
+        known: dict[int, T] = {}
         found = []
         for node in self.nodes:
-            key = (id(node.chain), node.in_shape)  # nodes of a block share the very tuple
+            key = id(node.line)
             if key not in known:
-                known[key] = count(node.chain, node.in_shape)
+                known[key] = count(node.line.chain, node.line.in_shape)
             found.append(known[key])
         return found
 
@@ -112,8 +131,9 @@ class _Resolver:
             for number, block in enumerate(spec.blocks)
         ]
         self.routed = self._routed_readers() if any(rule.routes for rule in self.rules) else {}
+        self.aggregations = [(b.aggregation, rule) for b, rule in zip(spec.blocks, self.rules, strict=True)]
         self.shapes: list[Shape] = []  # of the nodes' outputs so far
-        self.lines: dict[tuple[str, int, Shape], tuple[Chain, Shape]] = {}  # by kind, block and input
+        self.lines: dict[tuple[str, int, Shape], Line] = {}  # by kind, block and input
 
     def run(self) -> NetworkPlan:
         plans = []
@@ -123,42 +143,40 @@ class _Resolver:
             except SpecError as error:
                 raise SpecError(str(error), place=node.name) from None
             plans.append(plan)
-            self.shapes.append(plan.out_shape)
+            self.shapes.append(plan.line.out_shape)
         return NetworkPlan(self.graph, self.image, tuple(plans))
 
     def _plan(self, index: int, node: Node, sources: tuple[int, ...]) -> NodePlan:
-        shapes = [self.shapes[s] for s in sources] or [self.image]
-        in_shape = shapes[0]
         aggregation: Ref | None = None
         slots: tuple[int | None, ...] = ()
-        n_equal = shapes.count(in_shape)
-        channels = (
-            (in_shape.channels,) * len(sources) if n_equal == len(shapes) else tuple(s[0] for s in shapes)
-        )
+        channels: tuple[int, ...]
         if len(sources) > 1:
-            reading = self._reading_block(node, sources)
-            aggregation, rule = self.spec.blocks[reading].aggregation, self.rules[reading]
-            if n_equal < len(shapes):
+            aggregation, rule = self.aggregations[self._reading_block(node, sources)]
+            shapes = [self.shapes[s] for s in sources]
+            in_shape = shapes[0]
+            if shapes.count(in_shape) == len(shapes):
+                channels = (in_shape[0],) * len(shapes)
+            else:
+                channels = tuple([shape[0] for shape in shapes])
                 _check_sources(aggregation, rule, shapes, channels)
             if not rule.equal_channels:
-                in_shape = Shape(rule.out_channels(channels), in_shape.height, in_shape.width)
+                in_shape = Shape(rule.out_channels(channels), in_shape[1], in_shape[2])
             if rule.routes:
                 slots = self._slots(index, sources)
-        ops, out_shape = self._line(node, in_shape)
-        gates = self._gates(index, out_shape) if index in self.routed else ()
-        return NodePlan(node, sources, channels, aggregation, slots, in_shape, ops, out_shape, gates)
+        else:
+            in_shape = self.shapes[sources[0]] if sources else self.image
+            channels = (in_shape[0],) * len(sources)
+        key = (node.kind, node.block, in_shape)
+        line = self.lines.get(key)
+        if line is None:
+            line = self.lines[key] = _line(*self._rule(node, in_shape.channels), in_shape)
+        gates = self._gates(index, line.out_shape) if index in self.routed else ()
+        return NodePlan(node, sources, channels, aggregation, slots, line, gates)
 
     def _reading_block(self, node: Node, sources: tuple[int, ...]) -> int:
         """Return whose aggregation reads, counted from 0: a transition reads as the block it leaves."""
         leaves = node.kind in ("transition", "carry")
         return (self.graph.nodes[sources[-1]] if leaves else node).block - 1
-
-    def _line(self, node: Node, shape: Shape) -> tuple[Chain, Shape]:
-        """Return the operations of a node that reads `shape`, and the shape that it gives out."""
-        key = (node.kind, node.block, shape)
-        if key not in self.lines:
-            self.lines[key] = _line(*self._rule(node, shape.channels), shape)
-        return self.lines[key]
 
     def _rule(self, node: Node, in_channels: int) -> tuple[Registry[ChainRule], Ref, int]:
         """Return which registered line of operations a node is, and the width it is asked for."""
@@ -221,8 +239,8 @@ def _check_sources(ref: Ref, rule: Aggregation, shapes: Sequence[Shape], channel
 
 
 @entry_cache
-def _line(registry: Registry[ChainRule], ref: Ref, width: int, shape: Shape) -> tuple[Chain, Shape]:
-    """Return the operations of a node that reads `shape`, and the shape that it gives out."""
+def _line(registry: Registry[ChainRule], ref: Ref, width: int, shape: Shape) -> Line:
+    """Return the operations of a node that reads `shape`."""
     ops = chain(registry, ref, shape.channels, width)
     after = shape
     for op in ops:
@@ -233,7 +251,7 @@ def _line(registry: Registry[ChainRule], ref: Ref, width: int, shape: Shape) -> 
     if after.height < 1 or after.width < 1:
         size = f"{shape.height}x{shape.width}"
         raise SpecError(f"no pixel is left of {size}: use fewer blocks or a larger input")
-    return ops, after
+    return Line(ops, shape, after)
 
 
 def _normalised_together(op: Norm, shape: Shape) -> Any:
