@@ -74,12 +74,23 @@ def test_a_closed_pipe_is_no_error(here: Path) -> None:
     assert process.stderr.count("\n") <= 1
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to commands in the background, which then never hear of Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_stops_a_run_and_the_same_command_goes_on(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run = [*COMMAND, "run", "study.toml", "--device", "cpu", "--trials"]
-    process = subprocess.Popen([*run, "500"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*run, "500"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
+    )
     assert process.stderr is not None
     first = process.stderr.readline()
     process.send_signal(signal.SIGINT)
