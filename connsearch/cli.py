@@ -116,15 +116,34 @@ def draw(
 
 @app.command()
 def cost(
-    nets: Annotated[list[str], typer.Argument(metavar="NET", help="Presets or NetworkSpec TOML files.")],
+    nets: Annotated[
+        list[str] | None, typer.Argument(metavar="NET...", help="Presets or NetworkSpec TOML files.")
+    ] = None,
     classes: Annotated[
         int | None, typer.Option("--classes", min=1, help="In place of the network's own.")
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Beside the figures that papers print, sources named.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="All presets.")] = False,
     as_json: Json = False,
 ) -> None:
     """Print parameters, multiply-accumulates, FLOPs and activation memory, for one image."""
-    from connsearch.cost.table import cost_record, cost_table
+    if every == bool(nets):
+        raise typer.BadParameter("name networks, or give --all (not both)")
+    if published:
+        if classes is not None:
+            raise typer.BadParameter("a published figure has the classes it was printed for: no --classes")
+        from connsearch.cost.published import figure_record, figures_of, published_table
 
+        figures = figures_of(nets)
+        records = [figure_record(figure) for figure in figures] if as_json else []
+        typer.echo(json.dumps(records) if as_json else published_table(figures))
+        return
+    from connsearch.cost.table import cost_record, cost_table
+    from connsearch.spec.presets import list_presets
+
+    nets = nets or list_presets()
     specs = [_network(net, classes) for net in nets]
     typer.echo(json.dumps([cost_record(spec) for spec in specs]) if as_json else cost_table(specs))
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from connsearch.cost.symbolic import Poly, total
 from connsearch.registry import Ref, entry_cache
 from connsearch.spec.aggregations import Owned
-from connsearch.spec.ops import Chain, Conv, DepthwiseConv, Linear, Norm, Op, Shape, output_shape
+from connsearch.spec.ops import Chain, Conv, Deconv, DepthwiseConv, Linear, Norm, Op, Shape, output_shape
 from connsearch.spec.resolve import NetworkPlan, NodePlan, rule_of
 
 
@@ -43,6 +43,10 @@ def _count_op(op: Op, before: Shape, after: Shape) -> Tally:
     if isinstance(op, Conv):
         weights = op.in_channels * op.out_channels * (op.kernel * op.kernel) // op.groups
         return Tally(weights + (op.out_channels if op.bias else 0), weights * pixels)
+    if isinstance(op, Deconv):  # every input pixel is weighted into k x k output pixels
+        weights = op.in_channels * op.out_channels * (op.kernel * op.kernel)
+        inputs = before.height * before.width
+        return Tally(weights + (op.out_channels if op.bias else 0), weights * inputs)
     if isinstance(op, DepthwiseConv):
         weights = op.channels * (op.kernel * op.kernel)
         return Tally(weights, weights * pixels)
@@ -57,7 +61,9 @@ def _count_op(op: Op, before: Shape, after: Shape) -> Tally:
 def add_tallies(tallies: Iterable[Tally]) -> Tally:
     """Return the sum."""
     tallies = list(tallies)
-    symbolic = bool(tallies) and isinstance(tallies[0].params, Poly)
+    if not tallies:
+        return Tally()
+    symbolic = isinstance(tallies[0].params, Poly)
     return Tally(*map(total if symbolic else sum, zip(*tallies, strict=True)))
 
 

@@ -16,6 +16,7 @@ from connsearch.spec.ops import (
     Act,
     Chain,
     Conv,
+    Deconv,
     DepthwiseConv,
     Linear,
     Norm,
@@ -54,6 +55,8 @@ class LineMemory(NamedTuple):
 def line_memory(ops: Chain, shape: Shape) -> LineMemory:
     """Return the memory of a line of operations on an input of the given shape."""
     read = shape.size
+    if not ops:
+        return LineMemory(read, read, 0, (), 0, saves_input=False, saves_output=False)
     sizes, besides = [], []
     for op in ops:
         shape = output_shape(op, shape)
@@ -82,7 +85,7 @@ def _beside(op: Op, after: Shape) -> Any:
 
 def _saves_input(op: Op) -> bool:
     """Return whether torch keeps an operation's input for its backward."""
-    kept = isinstance(op, Conv | DepthwiseConv | Norm | Pool | Linear)
+    kept = isinstance(op, Conv | DepthwiseConv | Deconv | Norm | Pool | Linear)
     return kept or (isinstance(op, Act) and op.kind != "relu")
 
 

@@ -1,12 +1,66 @@
-"""From topologies to the graph of a whole network, block by block or with one rule over its whole depth."""
+"""Graphs of whole networks: node by node, block by block, or with one rule over the whole depth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from connsearch.graph.graph import ConnectivityGraph, Node
+from connsearch.errors import SpecError, did_you_mean
+from connsearch.graph.graph import ConnectivityGraph, Node, NodeKind
 from connsearch.graph.topologies import predecessors
+
+
+class GraphBuilder:
+    """Collects nodes one by one, each with the names of those it reads, and gives the checked graph.
+
+    >>> builder = GraphBuilder()
+    >>> _ = builder.add("stem", "stem")
+    >>> _ = builder.add("a", reads=["stem"])
+    >>> _ = builder.add("head", "head", reads=["stem", "a"])
+    >>> builder.graph().n_edges
+    3
+    """
+
+    def __init__(self) -> None:
+        self._nodes: list[Node] = []
+        self._sources: list[tuple[int, ...]] = []
+        self._index: dict[str, int] = {}
+
+    def add(
+        self,
+        name: str,
+        kind: NodeKind = "unit",
+        *,
+        reads: Iterable[str] = (),
+        block: int = 1,
+        scale: int = 0,
+        path: int = 0,
+        part: str = "",
+    ) -> str:
+        """Add a node after all those that it reads, and return its name.
+
+        Raises:
+            SpecError: if it reads a node that was not added before, or a value is wrong.
+        """
+        sources = list(reads)
+        unknown = [source for source in sources if source not in self._index]
+        if unknown:
+            raise SpecError(
+                f"node {name!r} reads {unknown[0]!r}, which is not there yet. "
+                f"{did_you_mean(unknown[0], self._index)}"
+            )
+        self._index[name] = len(self._nodes)
+        self._nodes.append(Node(name, kind, block, scale, path, part))
+        self._sources.append(tuple(sorted(self._index[source] for source in sources)))
+        return name
+
+    def graph(self) -> ConnectivityGraph:
+        """Return the graph of all nodes added so far.
+
+        Raises:
+            SpecError: if they are no network (see `ConnectivityGraph`).
+        """
+        return ConnectivityGraph(tuple(self._nodes), tuple(self._sources))
 
 
 def block_graph(topology: object, n_layers: int, *, head: bool) -> ConnectivityGraph:

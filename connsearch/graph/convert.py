@@ -11,7 +11,7 @@ import networkx as nx
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.graph.graph import ConnectivityGraph, Node
 
-_DEFAULTS: dict[str, Any] = {"kind": "unit", "block": 1, "scale": 0, "path": 0}
+_DEFAULTS: dict[str, Any] = {"kind": "unit", "block": 1, "scale": 0, "path": 0, "part": ""}
 _EDGE_ATTRIBUTES = ("kind",)
 
 
@@ -19,7 +19,8 @@ def to_networkx(graph: ConnectivityGraph) -> nx.DiGraph[Any]:
     """Return a fresh directed graph with documented node and edge attributes."""
     result: nx.DiGraph[Any] = nx.DiGraph()
     for node in graph.nodes:
-        result.add_node(node.name, kind=node.kind, block=node.block, scale=node.scale, path=node.path)
+        part = {"part": node.part} if node.part else {}
+        result.add_node(node.name, kind=node.kind, block=node.block, scale=node.scale, path=node.path, **part)
     for source, target in graph.edges():
         kind = graph.edge_kind(source, target)
         result.add_edge(graph.nodes[source].name, graph.nodes[target].name, kind=kind)

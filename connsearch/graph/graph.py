@@ -20,7 +20,7 @@ from connsearch.graph.canonical import canonical_digest
 if TYPE_CHECKING:
     import networkx as nx
 
-NodeKind = Literal["stem", "unit", "transition", "carry", "head"]
+NodeKind = Literal["stem", "unit", "join", "transition", "carry", "head"]
 EdgeKind = Literal["chain", "skip", "resolution", "output"]
 NODE_KINDS: tuple[str, ...] = get_args(NodeKind)
 
@@ -31,12 +31,13 @@ class Node:
 
     Attributes:
         name: Unique; words joined by dots. Prefix of the node's state-dict keys.
-        kind: `stem` reads the input; `unit` computes a layer; `transition` opens a block at the next
-            resolution; `carry` takes one feature to the next resolution unchanged in role; `head`
-            predicts.
+        kind: `stem` reads the input; `unit` computes a layer; `join` merges features or takes a part of
+            one, and is no layer; `transition` opens a block at the next resolution; `carry` takes one
+            feature to another resolution or width unchanged in role; `head` predicts.
         block: The block it belongs to, from 1. A transition and a carry belong to the block they lead to.
         scale: Number of halvings of resolution since the stem's output.
         path: Which of several parallel paths it lies on, from 0.
+        part: Which of a specification's `parts` says what it computes; "" for what its kind and block say.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Node:
     block: int = 1
     scale: int = 0
     path: int = 0
+    part: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in NODE_KINDS:
@@ -136,7 +138,7 @@ class ConnectivityGraph:
     def from_networkx(cls, graph: nx.DiGraph[Any]) -> ConnectivityGraph:
         """Return the value of a user's own directed graph; node names become strings.
 
-        Node attributes `kind`, `block`, `scale`, `path` are optional. Without kinds, the one node
+        Node attributes `kind`, `block`, `scale`, `path`, `part` are optional. Without kinds, the one node
         without predecessors is the stem, the one without successors the head, all others are units;
         without scales, a transition and a carry are one further than what they read.
 

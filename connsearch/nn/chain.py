@@ -6,19 +6,24 @@ import math
 from collections import OrderedDict
 
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch.errors import SpecError
 from connsearch.spec.ops import (
     Act,
     Chain,
     Conv,
+    Deconv,
     DepthwiseConv,
     GlobalPool,
     Linear,
     Norm,
     Op,
     Pool,
+    Slice,
     Softmax,
+    Subsample,
+    Upsample,
     op_names,
 )
 
@@ -40,6 +45,41 @@ class SpatialMean(nn.Module):
         return h_BCHW.mean(dim=(2, 3))
 
 
+class Features(nn.Linear):
+    """A linear layer of all features of an image: B C H W or B F to B K."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return B K."""
+        return super().forward(h.flatten(1))
+
+
+class Channels(nn.Module):
+    """A copy of some channels: B C H W to B (stop - start) H W."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        super().__init__()
+        self.start, self.stop = start, stop
+
+    def forward(self, h_BCHW: Tensor) -> Tensor:
+        """Return B (stop - start) H W."""
+        return h_BCHW[:, self.start : self.stop].clone()
+
+
+class Subsampled(nn.Module):
+    """Every stride-th pixel, zeros in front of and behind the channels: B C H W to B D (H/s) (W/s)."""
+
+    def __init__(self, op: Subsample) -> None:
+        super().__init__()
+        self.stride = op.stride
+        added = op.out_channels - op.in_channels
+        self.added = (added // 2, added - added // 2)
+
+    def forward(self, h_BCHW: Tensor) -> Tensor:
+        """Return B D (H/s) (W/s), rounded up."""
+        s = self.stride
+        return F.pad(h_BCHW[:, :, ::s, ::s], (0, 0, 0, 0, *self.added))
+
+
 def build_chain(chain: Chain) -> nn.Sequential:
     """Return the modules of a line of operations, initialised."""
     modules = OrderedDict((name, build_op(op)) for name, op in zip(op_names(chain), chain, strict=True))
@@ -56,6 +96,14 @@ def build_op(op: Op) -> nn.Module:
         return _conv(op.in_channels, op.out_channels, op.kernel, op.stride, op.groups, bias=op.bias)
     if isinstance(op, DepthwiseConv):
         return _conv(op.channels, op.channels, op.kernel, op.stride, op.channels, bias=False)
+    if isinstance(op, Deconv):
+        return _deconv(op)
+    if isinstance(op, Upsample):
+        return nn.Upsample(scale_factor=op.scale, mode=op.kind)
+    if isinstance(op, Subsample):
+        return Subsampled(op)
+    if isinstance(op, Slice):
+        return Channels(op.start, op.stop)
     if isinstance(op, Norm):
         return _norm(op)
     if isinstance(op, Act):
@@ -66,7 +114,7 @@ def build_op(op: Op) -> nn.Module:
     if isinstance(op, GlobalPool):
         return SpatialMean()
     if isinstance(op, Linear):
-        linear = nn.Linear(op.in_features, op.out_features)
+        linear = Features(op.in_features, op.out_features)
         nn.init.zeros_(linear.bias)
         return linear
     if isinstance(op, Softmax):
@@ -80,6 +128,21 @@ def _conv(
     """Return a convolution, weights N(0, sqrt(2 / (k k out / groups))), bias 0."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=bias)
     nn.init.normal_(conv.weight, std=math.sqrt(2 * groups / (kernel * kernel * out_channels)))
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _deconv(op: Deconv) -> nn.Module:
+    """Return a transposed convolution, weights N(0, sqrt(2 / (k k out))), bias 0."""
+    if op.kernel < op.stride:
+        raise SpecError(f"a transposed convolution of stride {op.stride} needs a kernel as large, got {op}")
+    padding = op.kernel // 2
+    rest = op.stride + 2 * padding - op.kernel  # so that the output is stride times as large
+    conv = nn.ConvTranspose2d(
+        op.in_channels, op.out_channels, op.kernel, op.stride, padding, output_padding=rest, bias=op.bias
+    )
+    nn.init.normal_(conv.weight, std=math.sqrt(2 / (op.kernel * op.kernel * op.out_channels)))
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return conv

@@ -55,6 +55,7 @@ NODE_LOOKS = {  # marker, colour
     "unit": ("o", "#56B4E9"),
     "transition": ("D", "#D55E00"),
     "carry": ("o", "#F2B48A"),
+    "join": ("o", "#999999"),
     "head": ("s", "#009E73"),
 }
 

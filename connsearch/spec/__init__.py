@@ -1,5 +1,7 @@
 """Specifications: networks as data, and the plan that follows from one."""
 
+from connsearch.spec import ends, lines, units  # noqa: F401, I001  # they fill the registries, before all else
+
 from connsearch.spec.aggregations import (
     AGGREGATIONS,
     Aggregation,
@@ -7,7 +9,7 @@ from connsearch.spec.aggregations import (
     register_aggregation,
 )
 from connsearch.spec.chains import UNITS, list_units, register_unit
-from connsearch.spec.network import BlockConfig, InputConfig, NetworkSpec
+from connsearch.spec.network import BlockConfig, InputConfig, NetworkSpec, PartConfig
 from connsearch.spec.resolve import NetworkPlan, NodePlan, resolve
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "NetworkPlan",
     "NetworkSpec",
     "NodePlan",
+    "PartConfig",
     "list_aggregations",
     "list_units",
     "register_aggregation",

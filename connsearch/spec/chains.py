@@ -1,9 +1,12 @@
-"""Stems, units, transitions and heads: registered functions that return a straight line of operations.
+"""Registries of stems, units, transitions, heads and other lines: functions that return operations in a row.
 
 Each takes the channels it reads and the width it is asked for; keyword-only arguments are the
 parameters that a specification can set. What a unit gives out depends on its width alone, never on
 what it reads, so that all layers of a block agree. Channels may be symbols (see `cost.symbolic`):
 combine them with `+` and `*` only.
+
+The entries are in `units` (units), `ends` (stems, transitions, heads) and `lines` (what parts of a given
+graph are made of besides units: shortcuts, joins, slices, changes of resolution).
 """
 
 from __future__ import annotations
@@ -20,10 +23,7 @@ from connsearch.spec.ops import (
     Chain,
     Conv,
     DepthwiseConv,
-    GlobalPool,
-    Linear,
     Norm,
-    Pool,
 )
 
 ChainRule = Callable[..., Chain]
@@ -32,6 +32,7 @@ STEMS: Registry[ChainRule] = Registry("stem")
 UNITS: Registry[ChainRule] = Registry("unit")
 TRANSITIONS: Registry[ChainRule] = Registry("transition")
 HEADS: Registry[ChainRule] = Registry("head")
+LINES: Registry[ChainRule] = Registry("line")
 
 
 def register_unit(name: str) -> Callable[[ChainRule], ChainRule]:
@@ -60,7 +61,7 @@ def chain(registry: Registry[ChainRule], ref: Ref, in_channels: int, width: int)
     """
     params: dict[str, Any] = registry.bind(ref)
     ops = registry[ref.name](in_channels, width, **params)
-    if not ops:
+    if not ops and registry is not LINES:
         raise SpecError(f"{registry.kind} {ref.label!r} has no operation")
     return ops
 
@@ -106,158 +107,25 @@ def grouped(in_channels: int, out_channels: int, kernel: int, groups: int) -> Co
     return Conv(in_channels, out_channels, kernel, groups=groups)
 
 
-def _positive(**params: int) -> None:
+def positive(**params: int) -> None:
+    """Check that parameters are at least 1.
+
+    Raises:
+        SpecError: naming one that is not.
+    """
     for name, value in params.items():
         if value < 1:
             raise SpecError(f"{name} must be at least 1, got {value}")
 
 
-# ---- units ---------------------------------------------------------------------------------------------
+def ordered(in_channels: int, out_channels: int, conv: Conv, norm: str, activation: str, order: str) -> Chain:
+    """Return norm-act-conv (order = pre) or conv-norm-act (order = post).
 
-
-@register_unit("basic")
-def basic(
-    in_channels: int,
-    width: int,
-    *,
-    kernel: int = 3,
-    expansion: int = 1,
-    groups: int = 1,
-    activation: str = "relu",
-    norm: str = "batch",
-) -> Chain:
-    """norm-act-kxk (w), norm-act-kxk (expansion w): the pre-activation basic unit of ResNet-v2."""
-    _positive(expansion=expansion)
-    return (
-        *norm_act(in_channels, norm, activation),
-        grouped(in_channels, width, kernel, 1),
-        *norm_act(width, norm, activation),
-        grouped(width, width * expansion, kernel, groups),
-    )
-
-
-@register_unit("bottleneck")
-def bottleneck(
-    in_channels: int,
-    width: int,
-    *,
-    kernel: int = 3,
-    expansion: int = 2,
-    groups: int = 1,
-    activation: str = "relu",
-    norm: str = "batch",
-) -> Chain:
-    """norm-act-1x1 (w), norm-act-kxk (w), norm-act-1x1 (expansion w): ResNet-v2, DelugeNet."""
-    _positive(expansion=expansion)
-    return (
-        *norm_act(in_channels, norm, activation),
-        grouped(in_channels, width, 1, 1),
-        *norm_act(width, norm, activation),
-        grouped(width, width, kernel, groups),
-        *norm_act(width, norm, activation),
-        grouped(width, width * expansion, 1, 1),
-    )
-
-
-@register_unit("dense_bottleneck")
-def dense_bottleneck(
-    in_channels: int,
-    width: int,
-    *,
-    kernel: int = 3,
-    inner: int = 4,
-    groups: int = 1,
-    activation: str = "relu",
-    norm: str = "batch",
-) -> Chain:
-    """norm-act-1x1 (inner w), norm-act-kxk (w): the unit of DenseNet-B; the width is the growth rate."""
-    _positive(inner=inner)
-    return (
-        *norm_act(in_channels, norm, activation),
-        grouped(in_channels, width * inner, 1, 1),
-        *norm_act(width * inner, norm, activation),
-        grouped(width * inner, width, kernel, groups),
-    )
-
-
-@register_unit("conv")
-def conv(
-    in_channels: int,
-    width: int,
-    *,
-    kernel: int = 3,
-    expansion: int = 1,
-    groups: int = 1,
-    activation: str = "relu",
-    norm: str = "batch",
-    order: str = "pre",
-) -> Chain:
-    """norm-act-kxk (order = pre: DenseNet's plain unit) or kxk-norm-act (order = post)."""
-    _positive(expansion=expansion)
-    out_channels = width * expansion
-    middle = grouped(in_channels, out_channels, kernel, groups)
+    Raises:
+        SpecError: if the order, the norm or the activation is unknown.
+    """
     if order == "pre":
-        return (*norm_act(in_channels, norm, activation), middle)
+        return (*norm_act(in_channels, norm, activation), conv)
     if order == "post":
-        return (middle, *norm_act(out_channels, norm, activation))
+        return (conv, *norm_act(out_channels, norm, activation))
     raise SpecError(f"unknown order {order!r}. {did_you_mean(order, ('pre', 'post'))}")
-
-
-@register_unit("separable")
-def separable(
-    in_channels: int,
-    width: int,
-    *,
-    kernel: int = 3,
-    expansion: int = 1,
-    activation: str = "relu",
-    norm: str = "batch",
-) -> Chain:
-    """norm-act-depthwise kxk, 1x1 (expansion w): the depthwise-separable convolution, pre-activation."""
-    _positive(expansion=expansion)
-    grouped(1, 1, kernel, 1)  # checks the kernel
-    return (
-        *norm_act(in_channels, norm, activation),
-        DepthwiseConv(in_channels, kernel),
-        Conv(in_channels, width * expansion, 1),
-    )
-
-
-# ---- stems, transitions, heads -----------------------------------------------------------------------
-
-
-@STEMS.register("conv")
-def conv_stem(in_channels: int, width: int, *, kernel: int = 3) -> Chain:
-    """A bare kxk convolution, for small images."""
-    return (grouped(in_channels, width, kernel, 1),)
-
-
-@STEMS.register("imagenet")
-def imagenet_stem(in_channels: int, width: int, *, activation: str = "relu") -> Chain:
-    """7x7 / 2 - norm - act - 3x3 / 2 maximum: the stem for large images."""
-    return (
-        Conv(in_channels, width, 7, stride=2),
-        *norm_act(width, "batch", activation),
-        Pool("max", 3, 2, 1),
-    )
-
-
-@TRANSITIONS.register("conv")
-def conv_transition(
-    in_channels: int, width: int, *, kernel: int = 3, activation: str = "none", norm: str = "batch"
-) -> Chain:
-    """norm - [act] - kxk / 2: DelugeNet's transition (no activation)."""
-    grouped(1, 1, kernel, 1)  # checks the kernel
-    return (*norm_act(in_channels, norm, activation), Conv(in_channels, width, kernel, stride=2))
-
-
-@TRANSITIONS.register("pool")
-def pool_transition(in_channels: int, width: int, *, activation: str = "relu", norm: str = "batch") -> Chain:
-    """norm - act - 1x1 - 2x2 average: DenseNet's transition, Log-DenseNet's carry."""
-    return (*norm_act(in_channels, norm, activation), Conv(in_channels, width, 1), Pool("avg"))
-
-
-@HEADS.register("pool")
-def pool_head(in_channels: int, width: int, *, activation: str = "relu", norm: str = "batch") -> Chain:
-    """norm - act - mean over all pixels - linear."""
-    return (*norm_act(in_channels, norm, activation), GlobalPool(), Linear(in_channels, width))

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from connsearch.config import Config
-from connsearch.errors import SpecError
+from connsearch.errors import SpecError, did_you_mean
 from connsearch.graph import TOPOLOGIES, ConnectivityGraph, Node
 from connsearch.graph.build import graph_across_blocks, graph_of_blocks
 from connsearch.registry import Ref, ref_field
 from connsearch.spec.aggregations import AGGREGATIONS
-from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS
+from connsearch.spec.chains import HEADS, LINES, STEMS, TRANSITIONS, UNITS
 
 if TYPE_CHECKING:
     TopologyRef = Ref
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     StemRef = Ref
     TransitionRef = Ref
     HeadRef = Ref
+    LineRef = Ref
 else:
     TopologyRef, AggregationRef, UnitRef = ref_field(TOPOLOGIES), ref_field(AGGREGATIONS), ref_field(UNITS)
     StemRef, TransitionRef, HeadRef = ref_field(STEMS), ref_field(TRANSITIONS), ref_field(HEADS)
+    LineRef = ref_field(LINES)
 
 
 class InputConfig(Config):
@@ -53,6 +55,31 @@ class BlockConfig(Config):
     n_layers: int = Field(0, ge=0)
     width: int = Field(16, ge=1)
     entry_unit: bool = False
+
+
+class PartConfig(Config):
+    """What some nodes of a given graph compute, in place of what their kind and block say.
+
+    Attributes:
+        name: What a node's `part` refers to.
+        line: A registered line of operations; or
+        unit: a registered unit; with neither, what the node's kind and block say.
+        aggregation: How the node's sources become its input; by default its block's.
+        ratio: Width that the line or unit is asked for, as a multiple of the block's width, rounded down;
+            0: for a unit the block's width, for a line what the block's units give out.
+    """
+
+    name: str = Field(min_length=1)
+    line: LineRef | None = None
+    unit: UnitRef | None = None
+    aggregation: AggregationRef | None = None
+    ratio: float = Field(0.0, ge=0.0)
+
+    @model_validator(mode="after")
+    def _one_line(self) -> Self:
+        if self.line is not None and self.unit is not None:
+            raise SpecError(f"part {self.name!r}: line and unit exclude each other: leave one out")
+        return self
 
 
 def _read_graph(data: object) -> ConnectivityGraph | None:
@@ -89,7 +116,7 @@ def _write_graph(graph: ConnectivityGraph | None) -> dict[str, Any] | None:
     default, scaled = Node(""), any(node.scale for node in graph.nodes)
     nodes = [
         {"name": node.name, "kind": node.kind}
-        | {k: getattr(node, k) for k in ("block", "path") if getattr(node, k) != getattr(default, k)}
+        | {k: getattr(node, k) for k in ("block", "path", "part") if getattr(node, k) != getattr(default, k)}
         | ({"scale": node.scale} if scaled else {})
         for node in graph.nodes
     ]
@@ -127,7 +154,9 @@ class NetworkSpec(Config):
         compression: Channels of a transition or carry as a share of those it reads, rounded down; 0: what
             the next block's units give out.
         own_graph: A connectivity graph of one's own, in place of topologies and depths; its nodes'
-            `block` says which entry of `blocks` gives unit, width and aggregation.
+            `block` says which entry of `blocks` gives unit, width and aggregation, its nodes' `part`
+            which entry of `parts` overrides that.
+        parts: What nodes of the given graph compute that is neither a block's unit nor a transition.
 
     Raises:
         SpecError: if a value is wrong (the message names its place).
@@ -145,6 +174,7 @@ class NetworkSpec(Config):
     compression: float = Field(0.0, ge=0.0, le=1.0)
     head: HeadRef = Ref("pool")
     blocks: tuple[BlockConfig, ...]
+    parts: tuple[PartConfig, ...] = ()
     own_graph: GraphField = Field(None, alias="graph")
 
     @model_validator(mode="after")
@@ -154,6 +184,8 @@ class NetworkSpec(Config):
         if self.own_graph is not None:
             self._check_own_graph(self.own_graph)
             return self
+        if self.parts:
+            raise SpecError("parts are for nodes of a given graph: give one, or leave out parts")
         for number, block in enumerate(self.blocks):
             if block.n_layers == 0:
                 raise SpecError(f"blocks[{number}].n_layers must be at least 1, unless the graph is given")
@@ -174,10 +206,18 @@ class NetworkSpec(Config):
             given = block.model_fields_set & {"topology", "n_layers", "entry_unit"}
             if given:
                 raise SpecError(f"blocks[{number}].{min(given)} and graph exclude each other: leave one out")
+        names = [part.name for part in self.parts]
+        if len(set(names)) < len(names):
+            raise SpecError(f"parts: {max(names, key=names.count)!r} is given twice: rename one")
         for node in graph.nodes:
             if node.block > len(self.blocks):
                 raise SpecError(
                     f"graph: node {node.name!r} is in block {node.block} of {len(self.blocks)} blocks"
+                )
+            if node.part and node.part not in names:
+                raise SpecError(
+                    f"graph: node {node.name!r} has an unknown part {node.part!r}. "
+                    f"{did_you_mean(node.part, names)}"
                 )
         for kind in ("stem", "head"):
             found = [node.name for node in graph.nodes if node.kind == kind]

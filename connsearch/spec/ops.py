@@ -45,6 +45,38 @@ class Act(NamedTuple):
     kind: str
 
 
+class Deconv(NamedTuple):
+    """A transposed k x k convolution, k odd, that makes maps `stride` times as large."""
+
+    in_channels: int
+    out_channels: int
+    kernel: int = 3
+    stride: int = 2
+    bias: bool = False
+
+
+class Upsample(NamedTuple):
+    """Maps `scale` times as large, without weights: `nearest` or `bilinear`."""
+
+    kind: str
+    scale: int = 2
+
+
+class Subsample(NamedTuple):
+    """Every `stride`-th pixel, then channels of zeros: a shortcut without weights (option A of ResNet)."""
+
+    in_channels: int
+    out_channels: int
+    stride: int = 2
+
+
+class Slice(NamedTuple):
+    """A copy of the channels start .. stop - 1."""
+
+    start: int
+    stop: int
+
+
 class Pool(NamedTuple):
     """An average or maximum over windows of k x k pixels."""
 
@@ -59,7 +91,7 @@ class GlobalPool(NamedTuple):
 
 
 class Linear(NamedTuple):
-    """A matrix product with a bias."""
+    """A matrix product with a bias, of all that it reads: C H W, flattened."""
 
     in_features: int
     out_features: int
@@ -69,7 +101,20 @@ class Softmax(NamedTuple):
     """exp(x) / sum(exp(x)) over the features."""
 
 
-Op = Conv | DepthwiseConv | Norm | Act | Pool | GlobalPool | Linear | Softmax
+Op = (
+    Conv
+    | DepthwiseConv
+    | Deconv
+    | Upsample
+    | Subsample
+    | Slice
+    | Norm
+    | Act
+    | Pool
+    | GlobalPool
+    | Linear
+    | Softmax
+)
 Chain = tuple[Op, ...]
 
 
@@ -92,6 +137,14 @@ def output_shape(op: Op, shape: Shape) -> Shape:
         return Shape(op.out_channels, *_window(shape, op.kernel, op.stride, op.kernel // 2))
     if isinstance(op, DepthwiseConv):
         return Shape(op.channels, *_window(shape, op.kernel, op.stride, op.kernel // 2))
+    if isinstance(op, Deconv):
+        return Shape(op.out_channels, shape.height * op.stride, shape.width * op.stride)
+    if isinstance(op, Upsample):
+        return Shape(shape.channels, shape.height * op.scale, shape.width * op.scale)
+    if isinstance(op, Subsample):
+        return Shape(op.out_channels, *_window(shape, 1, op.stride, 0))
+    if isinstance(op, Slice):
+        return Shape(op.stop - op.start, shape.height, shape.width)
     if isinstance(op, Pool):
         return Shape(shape.channels, *_window(shape, op.kernel, op.stride, op.padding))
     if isinstance(op, GlobalPool):
@@ -111,6 +164,10 @@ def _window(shape: Shape, kernel: int, stride: int, padding: int) -> tuple[int, 
 _WORDS: dict[type, str] = {
     Conv: "conv",
     DepthwiseConv: "conv",
+    Deconv: "deconv",
+    Upsample: "upsample",
+    Subsample: "subsample",
+    Slice: "slice",
     Norm: "norm",
     Act: "act",
     Pool: "pool",

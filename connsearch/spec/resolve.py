@@ -15,9 +15,9 @@ from connsearch.errors import SpecError
 from connsearch.graph import ConnectivityGraph, Node
 from connsearch.registry import Ref, Registry, entry_cache
 from connsearch.spec.aggregations import Aggregation, aggregation_rule
-from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS, ChainRule, chain, unit_channels
-from connsearch.spec.network import NetworkSpec
-from connsearch.spec.ops import Chain, Norm, Shape, output_shape
+from connsearch.spec.chains import HEADS, LINES, STEMS, TRANSITIONS, UNITS, ChainRule, chain, unit_channels
+from connsearch.spec.network import NetworkSpec, PartConfig
+from connsearch.spec.ops import Chain, Linear, Norm, Shape, output_shape
 
 T = TypeVar("T")
 
@@ -101,6 +101,8 @@ class NetworkPlan(NamedTuple):
 
 rule_of = entry_cache(aggregation_rule)
 
+_IDENTITY = Ref("identity")
+
 
 def resolve(spec: NetworkSpec, widths: Sequence[int] | None = None) -> NetworkPlan:
     """Return the plan of a network.
@@ -126,14 +128,23 @@ class _Resolver:
             _placed(f"blocks[{number}].unit", unit_channels, block.unit, width)
             for number, (block, width) in enumerate(zip(spec.blocks, widths, strict=True))
         ]
-        self.rules = [
-            _placed(f"blocks[{number}].aggregation", rule_of, block.aggregation)
+        self.aggregations = [
+            (block.aggregation, _placed(f"blocks[{number}].aggregation", rule_of, block.aggregation))
             for number, block in enumerate(spec.blocks)
         ]
-        self.routed = self._routed_readers() if any(rule.routes for rule in self.rules) else {}
-        self.aggregations = [(b.aggregation, rule) for b, rule in zip(spec.blocks, self.rules, strict=True)]
+        self.parts = {part.name: part for part in spec.parts}
+        self.part_rules = {
+            part.name: (part.aggregation, _placed(f"parts[{number}].aggregation", rule_of, part.aggregation))
+            for number, part in enumerate(spec.parts)
+            if part.aggregation is not None
+        }
+        self.routed = (
+            self._routed_readers()
+            if any(rule.routes for _, rule in [*self.aggregations, *self.part_rules.values()])
+            else {}
+        )
         self.shapes: list[Shape] = []  # of the nodes' outputs so far
-        self.lines: dict[tuple[str, int, Shape], Line] = {}  # by kind, block and input
+        self.lines: dict[tuple[str, str, int, Shape], Line] = {}  # by kind, part, block, input
 
     def run(self) -> NetworkPlan:
         plans = []
@@ -151,7 +162,7 @@ class _Resolver:
         slots: tuple[int | None, ...] = ()
         channels: tuple[int, ...]
         if len(sources) > 1:
-            aggregation, rule = self.aggregations[self._reading_block(node, sources)]
+            aggregation, rule = self._aggregation(node, sources)
             shapes = [self.shapes[s] for s in sources]
             in_shape = shapes[0]
             if shapes.count(in_shape) == len(shapes):
@@ -166,21 +177,29 @@ class _Resolver:
         else:
             in_shape = self.shapes[sources[0]] if sources else self.image
             channels = (in_shape[0],) * len(sources)
-        key = (node.kind, node.block, in_shape)
+        key = (node.kind, node.part, node.block, in_shape)
         line = self.lines.get(key)
         if line is None:
             line = self.lines[key] = _line(*self._rule(node, in_shape.channels), in_shape)
+        if not line.chain and aggregation is None:
+            raise SpecError("a node without operations merges two sources at least")
         gates = self._gates(index, line.out_shape) if index in self.routed else ()
         return NodePlan(node, sources, channels, aggregation, slots, line, gates)
 
-    def _reading_block(self, node: Node, sources: tuple[int, ...]) -> int:
-        """Return whose aggregation reads, counted from 0: a transition reads as the block it leaves."""
+    def _aggregation(self, node: Node, sources: tuple[int, ...]) -> tuple[Ref, Aggregation]:
+        """Return how a node reads: as its part says, or as its block; a transition as the block it leaves."""
+        if node.part in self.part_rules:
+            return self.part_rules[node.part]
         leaves = node.kind in ("transition", "carry")
-        return (self.graph.nodes[sources[-1]] if leaves else node).block - 1
+        return self.aggregations[(self.graph.nodes[sources[-1]] if leaves else node).block - 1]
 
     def _rule(self, node: Node, in_channels: int) -> tuple[Registry[ChainRule], Ref, int]:
         """Return which registered line of operations a node is, and the width it is asked for."""
         spec = self.spec
+        if node.part:
+            found = self._part(self.parts[node.part], node.block - 1)
+            if found is not None:
+                return found
         if node.kind == "unit":
             return UNITS, spec.blocks[node.block - 1].unit, self.widths[node.block - 1]
         if node.kind == "head":
@@ -191,7 +210,21 @@ class _Resolver:
         width = self.block_out[node.block - 1]
         if spec.compression:
             width = _floor_times(in_channels, spec.compression)
+        if node.kind == "join":
+            return LINES, _IDENTITY, width
         return TRANSITIONS, spec.carry if node.kind == "carry" else spec.transition, width
+
+    def _part(self, part: PartConfig, block: int) -> tuple[Registry[ChainRule], Ref, int] | None:
+        """Return the line of a part and its width; None for a part that has no line of its own."""
+        if part.ratio:
+            width = _floor_times(self.widths[block], part.ratio)
+        else:
+            width = self.block_out[block] if part.line is not None else self.widths[block]
+        if part.line is not None:
+            return LINES, part.line, width
+        if part.unit is not None or part.ratio:
+            return UNITS, part.unit or self.spec.blocks[block].unit, width
+        return None
 
     # ---- routing ---------------------------------------------------------------------------------
 
@@ -199,7 +232,7 @@ class _Resolver:
         """Return, for each source of a routed aggregation, its routed readers in order."""
         found: dict[int, list[int]] = {}
         for index, (node, sources) in enumerate(zip(self.graph.nodes, self.graph.sources, strict=True)):
-            if len(sources) > 1 and self.rules[self._reading_block(node, sources)].routes:
+            if len(sources) > 1 and self._aggregation(node, sources)[1].routes:
                 for source in sources:
                     found.setdefault(source, []).append(index)
         return found
@@ -213,7 +246,7 @@ class _Resolver:
         if len(readers) < 2:
             return ()
         first = readers[0]
-        rule = self.rules[self._reading_block(self.graph.nodes[first], self.graph.sources[first])]
+        _, rule = self._aggregation(self.graph.nodes[first], self.graph.sources[first])
         return rule.gates(shape.channels, len(readers))
 
 
@@ -247,6 +280,11 @@ def _line(registry: Registry[ChainRule], ref: Ref, width: int, shape: Shape) -> 
         if isinstance(op, Norm) and _normalised_together(op, after) == 1:
             what = f"norm {op.kind!r} of a single value is always 0"
             raise SpecError(f"{what}: use a larger input or norm 'batch'")
+        if isinstance(op, Linear) and op.in_features != after.size:
+            raise SpecError(
+                f"{ref.label!r} reads {op.in_features} features, but {after.channels} x {after.height} x "
+                f"{after.width} are left: change the input's size"
+            )
         after = output_shape(op, after)
     if after.height < 1 or after.width < 1:
         size = f"{shape.height}x{shape.width}"

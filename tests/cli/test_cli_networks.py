@@ -300,7 +300,7 @@ def test_one_bad_network_spoils_the_table(call: Call, here: Path) -> None:
         (["show"], "Missing argument 'NET'"),
         (["show", "a", "b"], "unexpected extra argument"),
         (["show", "a", "--grpah"], "No such option: --grpah"),
-        (["cost"], "Missing argument 'NET'"),
+        (["cost"], "name networks, or give --all (not both)"),
         (["cost", "densenet-40-12", "--classes", "0"], "Invalid value for '--classes'"),
         (["cost", "densenet-40-12", "--classes", "ten"], "Invalid value for '--classes'"),
         (["draw", "densenet-40-12"], "Missing option '-o' / '--output'"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from connsearch.cost import network_cost
+from connsearch.cost.published import Figure, figure_record, published_figures
 from connsearch.spec import NetworkSpec
 
 LARGE = {"height": 224, "width": 224}
@@ -136,3 +137,13 @@ def test_log_dense_in_one_block_is_sparse_of_base_two() -> None:
     """SparseNet's and Log-DenseNet's offsets agree inside a block."""
     log, sparse = (concat(t, "conv", (20, 9), 12) for t in ("log_dense", "sparse(base=2)"))
     assert network_cost(log) == network_cost(sparse)
+
+
+@pytest.mark.parametrize(
+    "figure", published_figures(), ids=lambda f: f"{f.preset}-{f.n_classes}-{f.quantity}-{f.printed}"
+)
+def test_every_published_figure_is_met_or_says_why_not(figure: Figure) -> None:
+    if figure.status == "met":
+        assert figure.met(), figure_record(figure)
+    elif figure.status != "unverified":
+        assert not figure.met(), f"{figure.status}, and yet met: {figure}"

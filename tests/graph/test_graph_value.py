@@ -55,7 +55,7 @@ def test_what_is_no_network_is_refused(
     [
         (
             {"kind": "units"},
-            r"node 'a': unknown kind 'units'\. Did you mean 'unit'\? Known: carry, head, stem, ",
+            r"node 'a': unknown kind 'units'\. Did you mean 'unit'\? Known: carry, head, join, ",
         ),
         ({"block": 0}, r"node 'a': need block >= 1, scale >= 0 and path >= 0, got Node\(.*block=0"),
         ({"scale": -1}, r"need block >= 1, scale >= 0 and path >= 0, got Node\(.*scale=-1"),

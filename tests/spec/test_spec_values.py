@@ -65,7 +65,7 @@ def test_the_schema_of_the_file_is_shipped_as_json_schema() -> None:
     assert schema["additionalProperties"] is False
     assert schema["required"] == ["blocks"]
     assert {"schema", "graph", "blocks", "input", "stem"} <= set(schema["properties"])
-    assert set(schema["$defs"]) == {"BlockConfig", "InputConfig"}
+    assert set(schema["$defs"]) == {"BlockConfig", "InputConfig", "PartConfig"}
     json.dumps(schema)
 
 
@@ -218,7 +218,7 @@ SAH = [["s", "a"], ["a", "h"]]
         ({"blocks": [BLOCK], "scope": "globl"}, "scope: should be 'block' or 'global', got 'globl'"),
         ({"blocks": [BLOCK], "scoep": "global"},
          "scoep: unknown key. Did you mean 'scope'? Known: blocks, carry, compression, graph, head, input, "
-         "n_classes, name, schema, scope, stem, stem_ratio, transition."),
+         "n_classes, name, parts, schema, scope, stem, stem_ratio, transition."),
         ({"blocks": [BLOCK], "schema": 2}, "schema: should be 1, got 2"),
         ({"blocks": [BLOCK], "compression": 1.5}, "compression: should be less than or equal to 1, got 1.5"),
         ({"blocks": [BLOCK], "n_classes": 0}, "n_classes: should be greater than or equal to 1, got 0"),
@@ -245,7 +245,8 @@ SAH = [["s", "a"], ["a", "h"]]
         (table(["s", "a", "h"], [*SAH, ["h", "s"]]),
          "graph: the graph has a cycle: s -> a -> h -> s; remove one of its edges"),
         (table(["s", {"name": "a", "blok": 1}, "h"], SAH),
-         "graph: node 'a': unknown attribute 'blok'. Did you mean 'block'? Known: block, kind, path, scale."),
+         "graph: node 'a': unknown attribute 'blok'. Did you mean 'block'? "
+         "Known: block, kind, part, path, scale."),
         ({"blocks": [{}], "graph": {"nodes": []}},
          "graph: a graph is a table with nodes and edges, got {'nodes': []}"),
         ({"blocks": [{}], "graph": 3}, "graph: a graph is a table with nodes and edges, got 3"),

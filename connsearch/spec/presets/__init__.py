@@ -1,0 +1,59 @@
+"""Presets: named architectures as specifications. A preset is data; edit it with `model_copy`.
+
+Each family has a file of its own, which says its sources.
+"""
+
+from __future__ import annotations
+
+from connsearch.errors import SpecError, did_you_mean
+from connsearch.spec.network import NetworkSpec
+from connsearch.spec.presets import delugenets, densenets
+from connsearch.spec.resolve import resolve
+
+FAMILIES = {"DelugeNet": delugenets.PRESETS, "DenseNet and SparseNet": densenets.PRESETS}
+PRESETS = {name: make for family in FAMILIES.values() for name, make in family.items()}
+
+
+def list_presets() -> list[str]:
+    """Return the names of all presets.
+
+    >>> "delugenet-146" in list_presets()
+    True
+    """
+    return sorted(PRESETS)
+
+
+def preset(name: str, *, n_classes: int | None = None) -> NetworkSpec:
+    """Return a named architecture.
+
+    Args:
+        name: One of `list_presets()`.
+        n_classes: In place of the preset's 10.
+
+    Raises:
+        SpecError: if the name is unknown.
+    """
+    if name not in PRESETS:
+        raise SpecError(f"unknown preset {name!r}, and no .toml file. {did_you_mean(name, PRESETS)}")
+    spec = PRESETS[name]().model_copy(update={"name": name})
+    if n_classes is not None:
+        spec = NetworkSpec.from_dict({**spec.to_dict(), "n_classes": n_classes})
+    return spec
+
+
+def load_network(net: str, *, n_classes: int | None = None) -> NetworkSpec:
+    """Return the network that a preset's name or the path of a NetworkSpec TOML file names.
+
+    Raises:
+        SpecError: if it is neither, or the file describes no network.
+    """
+    if net in PRESETS or not (net.endswith(".toml") or "/" in net):
+        return preset(net, n_classes=n_classes)
+    spec = NetworkSpec.from_toml(net)
+    if n_classes is not None:
+        spec = NetworkSpec.from_dict({**spec.to_dict(), "n_classes": n_classes})
+    try:
+        resolve(spec)
+    except SpecError as error:
+        raise SpecError(str(error), place=net) from None
+    return spec

@@ -1,0 +1,41 @@
+"""Presets as networks: each runs at its real size, owns what is counted, and keeps its state."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from connsearch.cost import network_cost
+from connsearch.nn import Network
+from connsearch.spec.presets import PRESETS, preset
+
+QUICK = 60_000_000  # multiply-accumulates
+
+
+def cases() -> list[object]:
+    """Return every preset; what takes long is marked slow."""
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] if network_cost(preset(name)).macs > QUICK else [])
+        for name in PRESETS
+    ]
+
+
+@pytest.mark.parametrize("name", cases())
+def test_a_preset_runs_forward_and_backward(name: str) -> None:
+    spec = preset(name)
+    network = Network(spec)
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == network_cost(spec).params
+    images = torch.randn(1, spec.input.channels, spec.input.height, spec.input.width)
+    logits = network.train()(images)
+    assert logits.shape[:2] == (1, spec.n_classes)
+    loss = logits.square().sum()
+    loss.backward()
+    assert math.isfinite(loss.item())
+    unused = [name for name, p in network.named_parameters() if p.grad is None]
+    assert not unused
+    again = Network(spec)
+    again.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again.eval()(images), network.eval()(images))
