@@ -29,4 +29,4 @@ test: check
 	$(BIN)/python -m pytest -q -m "slow or not slow"
 
 clean:
-	rm -rf $(VENV) front.png front.svg front.html runs
+	rm -rf $(VENV) front.png front.svg front.html runs/digits

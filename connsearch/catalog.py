@@ -6,13 +6,15 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from connsearch.cost import network_cost
 from connsearch.data.registry import DATASETS
 from connsearch.graph import TOPOLOGIES
 from connsearch.registry import Registry
 from connsearch.search.samplers import SAMPLERS
 from connsearch.spec.aggregations import AGGREGATIONS
 from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS
-from connsearch.spec.presets import PRESETS
+from connsearch.spec.presets import PRESETS, list_presets, preset
+from connsearch.text import si
 
 CATALOGS: dict[str, Registry[Any] | Mapping[str, Any]] = {
     "topologies": TOPOLOGIES,
@@ -28,12 +30,30 @@ CATALOGS: dict[str, Registry[Any] | Mapping[str, Any]] = {
 
 
 def catalog(kind: str) -> str:
-    """Return a line for each entry of a catalogue: name, parameters with their defaults, what it is."""
+    """Return a line for each entry of a catalogue: its name, what it is, parameters with their defaults.
+
+    Of a preset: its parameters, MACs and input.
+    """
     entries = CATALOGS[kind]
     if not isinstance(entries, Registry):
-        return "\n".join(sorted(entries))
+        return _presets()
     width = max(map(len, entries))
     return "\n".join(f"{name:<{width}}  {_about(entries, name)}" for name in sorted(entries))
+
+
+def _presets() -> str:
+    names, params, macs, inputs = [], [], [], []
+    for name in list_presets():
+        spec = preset(name)
+        cost, image = network_cost(spec), spec.input
+        names.append(name)
+        params.append(f"{si(cost.params)} parameters")
+        macs.append(f"{si(cost.macs)} MACs")
+        inputs.append(f"{image.channels} x {image.height} x {image.width}, {spec.n_classes} classes.")
+    justified = [[cell.rjust(max(map(len, column))) for cell in column] for column in (params, macs)]
+    width = max(map(len, names))
+    rows = zip((name.ljust(width) for name in names), *justified, inputs, strict=True)
+    return "\n".join("  ".join(row) for row in rows)
 
 
 def _about(entries: Registry[Any], name: str) -> str:

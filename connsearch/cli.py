@@ -195,7 +195,7 @@ def run(
     device: Annotated[
         str | None, typer.Option("--device", help="cpu or cuda [cuda if there is one].")
     ] = None,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006  # typer reads it, nobody changes it
 ) -> None:
     """Run a study, or go on with it: the same command resumes what was stopped."""
     from connsearch.search.config import StudyConfig
@@ -226,18 +226,20 @@ def front(
     directory: Directory,
     plots: Annotated[
         list[Path], typer.Option("--plot", help=".svg, .png, .pdf or .html; may be repeated.")
-    ] = [],  # noqa: B006
+    ] = [],  # noqa: B006  # typer reads it, nobody changes it
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Write all trials with a column on_front.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Print the Pareto front of a study, and draw it."""
-    from connsearch.plots import check_front_path, save_front
+    from connsearch.plots.files import check_front_path, check_path, save_front
     from connsearch.search.study import Study
 
     for path in plots:
         check_front_path(path)
+    if csv is not None:
+        check_path(csv)
     found = Study.load(directory).pareto_front()
     for path in plots:
         save_front(found, path)

@@ -9,7 +9,8 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -31,7 +32,7 @@ class Config(BaseModel):
         frozen=True, extra="forbid", populate_by_name=True, arbitrary_types_allowed=True, allow_inf_nan=False
     )
 
-    def __init__(self, **data: Any) -> None:
+    def __init__(self, /, **data: Any) -> None:
         """Check the values.
 
         Raises:
@@ -46,13 +47,10 @@ class Config(BaseModel):
     @classmethod
     def _no_conversion(cls, value: object, info: ValidationInfo) -> object:
         """Refuse text and truth values for numbers, fractions for integers, all else for truth values."""
-        kind = cls.model_fields[info.field_name or ""].annotation
-        expected = _EXACT.get(kind) if isinstance(kind, type) else None
-        if expected and type(value) not in expected[1]:
-            raise SpecError(f"must be {expected[0]}, got {value!r}")
+        _check_exact(cls.model_fields[info.field_name or ""].annotation, value)
         return value
 
-    def replaced(self, **checked: Any) -> Self:
+    def replaced(self, /, **checked: Any) -> Self:
         """Return a copy with values that are known to be valid, without checking them again."""
         return super().model_copy(update=checked)
 
@@ -150,6 +148,32 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise SpecError(f"{path}: is no TOML: {error}") from None
 
 
+def _check_exact(kind: Any, value: object) -> None:
+    """Raise `SpecError`, with its place inside the value, where pydantic would convert a value to a type."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        _check_exact(inner[0], value)
+    elif origin in (Union, UnionType) and value is not None:
+        if len(kinds := [kind for kind in inner if kind is not NoneType]) == 1:
+            _check_exact(kinds[0], value)
+    elif origin is tuple and isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _check_item(inner[0], item, f"[{i}]")
+    elif origin is Literal:
+        for allowed in inner:
+            if allowed == value and type(allowed) is not type(value):
+                raise SpecError(f"should be {allowed!r}, got {value!r}")
+    elif kind in _EXACT and type(value) not in _EXACT[kind][1]:
+        raise SpecError(f"must be {_EXACT[kind][0]}, got {value!r}")
+
+
+def _check_item(kind: Any, item: object, place: str) -> None:
+    try:
+        _check_exact(kind, item)
+    except SpecError as error:
+        raise SpecError(error.detail, place=_join(place, error.place)) from None
+
+
 def problem(error: ValidationError, model: type[BaseModel]) -> SpecError:
     """Return the first problem of a validation error with its place, and how many more there are."""
     problems = error.errors(include_url=False)
@@ -170,7 +194,8 @@ def _place(loc: tuple[int | str, ...]) -> str:
 
 
 def _join(outer: str, inner: str) -> str:
-    return outer + inner if inner.startswith("[") or not outer else f"{outer}.{inner}"
+    dot = "." if outer and inner and not inner.startswith("[") else ""
+    return f"{outer}{dot}{inner}"
 
 
 def _detail(first: ErrorDetails, model: type[BaseModel]) -> str:

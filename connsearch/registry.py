@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
@@ -129,7 +130,7 @@ class Registry(Mapping[str, T], Generic[T]):
         """Return every parameter of an entry: defaults, overridden by the reference."""
         return self.parameters(ref.name) | dict(ref.params)
 
-    def ref(self, name: str, **params: Scalar) -> Ref:
+    def ref(self, name: str, /, **params: Scalar) -> Ref:
         """Return a checked reference.
 
         Raises:
@@ -187,7 +188,7 @@ def _parameters(entry: Callable[..., Any]) -> dict[str, Scalar]:
 
 def _typed(value: object, default: Scalar, place: str) -> Scalar:
     if type(default) is float and type(value) is int:
-        return float(value)
+        value = float(value) if abs(value) <= sys.float_info.max else math.inf
     if type(value) is not type(default):
         raise SpecError(f"{place} must be {type(default).__name__}, got {value!r}")
     if isinstance(value, float) and not math.isfinite(value):

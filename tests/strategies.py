@@ -9,13 +9,19 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import networkx as nx
 from hypothesis import strategies as st
 
 from connsearch.graph import TOPOLOGIES, ConnectivityGraph, Node
 from connsearch.registry import Ref, Registry
-from connsearch.spec import AGGREGATIONS, UNITS, NetworkSpec
+from connsearch.spec import AGGREGATIONS, UNITS, NetworkSpec, resolve
 from connsearch.spec.aggregations import aggregation_rule
+from connsearch.spec.drops import DROPS
 from connsearch.spec.ops import ACTIVATIONS, NORMS
+from connsearch.spec.presets.fractal import fractal
+from connsearch.spec.presets.multipath import multipath
+from connsearch.spec.presets.random_wiring import randomly_wired
+from connsearch.spec.presets.transformers import transformer
 
 Draw = st.DrawFn
 
@@ -26,7 +32,15 @@ PARAMETERS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "loglog_dense": {"min_inputs": st.integers(1, 5)},
     "depthwise": {"form": st.sampled_from(["normalized", "paper"])},
     "gated": {"bias": st.floats(-4, 1)},
-    "routed": {"hidden": st.integers(1, 5)},
+    "routed": {"hidden": st.integers(1, 5), "single": st.booleans()},
+    "weighted": {
+        "activation": st.sampled_from(["none", "sigmoid"]),
+        "newest": st.floats(-2, 2),
+        "single": st.booleans(),
+    },
+    "stochastic_depth": {"survival": st.sampled_from([0.0, 0.3, 1.0])},
+    "swapout": {"survival": st.sampled_from([0.0, 0.3, 1.0])},
+    "drop_path": {"rate": st.sampled_from([0.0, 0.5, 1.0]), "global_share": st.sampled_from([0.0, 1.0])},
 }
 UNIT_PARAMETERS: dict[str, st.SearchStrategy[Any]] = {
     "kernel": st.sampled_from([1, 3, 5]),
@@ -118,6 +132,7 @@ def specs(
     topology: str | None = None,
     aggregation: str | None = None,
     own_graph: bool = True,
+    drops: bool = False,
     max_layers: int = 5,
     max_blocks: int = 3,
 ) -> NetworkSpec:
@@ -128,10 +143,13 @@ def specs(
     Args:
         topology: Only this one.
         aggregation: Only this one; then channels never differ, unless it takes that.
-        own_graph: Whether the graph may be given instead of drawn from topologies.
+        own_graph: Whether the graph may be given instead of drawn from topologies, or a family's.
+        drops: Whether training may drop edges at random, where nodes add or average.
         max_layers: Most layers in a block.
         max_blocks: Most blocks.
     """
+    if own_graph and not topology and not aggregation and draw(st.integers(0, 7)) == 0:
+        return draw(families())
     n_blocks = draw(st.integers(1, max_blocks))
     scope = draw(st.sampled_from(["block", "global"]))
     takes_any = aggregation is None or not aggregation_rule(Ref(aggregation)).equal_channels
@@ -178,8 +196,30 @@ def specs(
         blocks=blocks,
     )
     if own_graph and draw(st.integers(0, 3)) == 0:
-        return _with_own_graph(draw, spec)
-    return spec
+        spec = _with_own_graph(draw, spec)
+    adding = any(n.aggregation in (Ref("sum"), Ref("mean")) for n in resolve(spec).nodes)
+    return spec.model_copy(update={"drop": draw(refs(DROPS))}) if drops and adding else spec
+
+
+@st.composite
+def families(draw: Draw) -> NetworkSpec:
+    """Draw a small network of a family that gives its graph: paths, columns, random stages, tokens."""
+    width, n = draw(st.integers(1, 4)), draw(st.integers(2, 3))
+    size = {"height": draw(st.integers(4, 9)), "width": draw(st.integers(4, 9))}
+    family = draw(st.sampled_from(["paths", "columns", "stages", "tokens"]))
+    if family == "paths":
+        routing = draw(st.sampled_from(["connection", "prediction"]))
+        depths, hidden = (2, draw(st.integers(1, 2))), draw(st.integers(1, 4))
+        return multipath(
+            n, base="plain", routing=routing, depths=depths, widths=(width, n), hidden=hidden, input=size
+        )
+    if family == "columns":
+        return fractal(draw(st.integers(1, 3)), (width, n), widen=draw(st.booleans()), input=size)
+    if family == "stages":
+        stages = [nx.gnp_random_graph(draw(st.integers(1, 5)), 0.5, seed=seed) for seed in range(n)]
+        return randomly_wired(stages, width=width, large=draw(st.booleans()), input=size)
+    dilation, period = draw(st.integers(0, 2)), draw(st.integers(1, 2))
+    return transformer(n, width, 1, patch=16, dilation=dilation, period=period)
 
 
 def transitions() -> st.SearchStrategy[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field, ValidationError
@@ -24,6 +24,8 @@ class Cart(Config):
     best: Wheel = Wheel()
     count: int = 0
     weight: float | None = None
+    stops: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    version: Literal[1] = 1
 
 
 class Needy(Config):
@@ -42,7 +44,18 @@ def message(data: object, model: type[Config] = Cart, source: str = "") -> str:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ({"cout": 1}, "cout: unknown key. Did you mean 'count'? Known: best, count, type, weight, wheels."),
+        ({"cout": 1},
+         "cout: unknown key. Did you mean 'count'? "
+         "Known: best, count, stops, type, version, weight, wheels."),
+        ({"self": 1}, "self: unknown key. Known: best, count, stops, type, version, weight, wheels."),
+        ({"best": {"self": 1}}, "best.self: unknown key. Known: load, size, spare."),
+        ({"stops": [0.5, "0.7"]}, "stops[1]: must be a number, got '0.7'"),
+        ({"stops": [True]}, "stops[0]: must be a number, got True"),
+        ({"stops": [0.5, 0]}, "stops[1]: should be greater than 0, got 0"),
+        ({"weight": "1"}, "weight: must be a number, got '1'"),
+        ({"version": True}, "version: should be 1, got True"),
+        ({"version": 1.0}, "version: should be 1, got 1.0"),
+        ({"version": 2}, "version: should be 1, got 2"),
         (
             {"wheels": [{}, {"sise": 1}]},
             "wheels[1].sise: unknown key. Did you mean 'size'? Known: load, size, spare.",
@@ -64,7 +77,7 @@ def message(data: object, model: type[Config] = Cart, source: str = "") -> str:
         (3, "a table is expected, got 3"),
         (None, "a table is expected, got None"),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_is_one_line(data: object, expected: str) -> None:
     assert message(data) == expected
     named = message(data, source="a/cart.toml")
@@ -84,6 +97,10 @@ def test_a_call_says_the_same_without_a_file() -> None:
 def test_an_integer_is_a_number_but_not_the_reverse() -> None:
     assert Wheel(load=2).load == 2.0
     assert isinstance(Wheel(load=2).load, float)
+
+
+def test_integers_among_numbers_become_numbers() -> None:
+    assert [type(stop) for stop in Cart(stops=[1, 0.5]).stops] == [float, float]
 
 
 def test_values_are_frozen_and_hashable() -> None:

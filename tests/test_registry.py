@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from connsearch.cost import network_cost
 from connsearch.errors import SpecError
@@ -114,6 +113,10 @@ def test_spellings_of_one_reference(data: object, label: str) -> None:
         ("saw(length=long)", r"tool 'saw': length must be float, got 'long'"),
         ("saw(length=nan)", r"tool 'saw': length must be finite, got nan"),
         ("saw(fine=yes)", r"tool 'saw': fine must be bool, got 'yes'"),
+        ("saw(name=3)", r"tool 'saw' has no parameter 'name'\. Known: fine, length, teeth, wood\.$"),
+        ("saw(self=3)", r"tool 'saw' has no parameter 'self'\. Known: fine, length, teeth, wood\.$"),
+        ({"name": "saw", "self": 3}, r"tool 'saw' has no parameter 'self'\. Known: "),
+        ({"name": "saw", "length": 10**400}, r"tool 'saw': length must be finite, got inf"),
         ({"name": "saw", "teeth": "3"}, r"tool 'saw': teeth must be int, got '3'"),
         ({"name": "saw", "teeth": True}, r"tool 'saw': teeth must be int, got True"),
         ({"name": "saw", "teeth": 3.0}, r"tool 'saw': teeth must be int, got 3\.0"),

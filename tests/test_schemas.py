@@ -40,6 +40,11 @@ def test_a_shipped_file_is_valid(path: Path, name: str) -> None:
         ("network.schema.json", {"blocks": [{"topologie": "dense"}]}, "'topologie' was unexpected"),
         ("network.schema.json", {"blocks": [{"n_layers": "3"}]}, "'3' is not of type 'integer'"),
         ("search_space.schema.json", {"blocks": {"n_layers": 2}}, "'budget' is a required property"),
+        (
+            "search_space.schema.json",
+            {"blocks": {"n_layers": 2}, "budget": {"macs": {"any_of": [9]}}},
+            r"\[9\] is too short",
+        ),
         ("study.schema.json", {"space": 3}, "3 is not valid under any of the given schemas"),
     ],
 )

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import lcm
 
 from connsearch.cost.count import network_tally
 from connsearch.cost.model import CostModel
 from connsearch.errors import BudgetError, SpecError
+from connsearch.registry import Ref
 from connsearch.spec.chains import UNITS
 from connsearch.spec.network import NetworkSpec
 from connsearch.spec.resolve import resolve
@@ -25,6 +27,7 @@ from connsearch.spec.resolve import resolve
 WIDEST = 1 << 20
 MOST_TRIMS = 4  # depths tried for one network
 MOST_CANDIDATES = 20  # combinations of widths tried for one depth and step
+MOST_FACTORS = 17  # multiples of the least widths tried, less one, where units have groups
 NEAR = 0.3  # how far, in the logarithm, a width may be from its ideal before finer steps are tried
 
 
@@ -52,8 +55,8 @@ class Budget:
         bounds = [bound for bound in (self.macs, self.params) if bound is not None]
         if not bounds or min(bounds) < 1:
             raise BudgetError(f"a budget needs macs or params of at least 1, got {self!r}")
-        if not 0 < self.tolerance < 1:
-            raise BudgetError(f"a budget's tolerance must lie between 0 and 1, got {self.tolerance}")
+        if type(self.tolerance) not in (int, float) or not 0 < self.tolerance < 1:
+            raise BudgetError(f"a budget's tolerance must lie between 0 and 1, got {self.tolerance!r}")
 
     def __str__(self) -> str:
         return " and ".join(f"{value:,} {name}" for name, value in self.bounds().items())
@@ -84,7 +87,7 @@ def fit_width(
         spec: The shape; its widths count as ratios only.
         budget: What the network may cost. Never exceeded.
         quantum: Widths are multiples of it where that meets the tolerance, of a half, a quarter, ...
-            of it, down to 1, where not. A unit's groups always divide its width.
+            of it, down to 1, where not. A unit's groups and heads always divide its width.
         min_width: No block is narrower.
         min_depths: If given, layers may be taken from the deepest block, down to these depths: while
             even the narrowest network is over budget, and a few more where narrow integer widths are
@@ -97,22 +100,59 @@ def fit_width(
     for name, value in (("quantum", quantum), ("min_width", min_width)):
         if type(value) is not int or value < 1:
             raise SpecError(f"{name} must be an integer of at least 1, got {value!r}")
-    groups = [int(UNITS.bind(block.unit).get("groups", 1)) for block in spec.blocks]
-    narrowest = [_round_up(min_width, g) for g in groups]
-    least = min_depths or [block.n_layers for block in spec.blocks]
-    if len(least) != len(spec.blocks):
-        raise SpecError(f"{len(spec.blocks)} blocks need as many min_depths, got {list(least)}")
-    least = [max(depth, 1 + block.entry_unit) for depth, block in zip(least, spec.blocks, strict=True)]
-    shapes = _trimmed(spec, budget, narrowest, least)
+    groups = [_groups(block.unit) for block in spec.blocks]
+    min_depths = min_depths or [block.n_layers for block in spec.blocks]
+    if len(min_depths) != len(spec.blocks) or any(type(depth) is not int for depth in min_depths):
+        raise SpecError(
+            f"{len(spec.blocks)} blocks need as many integers as min_depths, got {list(min_depths)}"
+        )
+    shallowest = [max(d, 1 + block.entry_unit) for d, block in zip(min_depths, spec.blocks, strict=True)]
+    narrowest = partial(_narrowest, min_width=min_width, groups=groups)
     best, best_use = spec, 0.0
-    for shape in itertools.islice(shapes, MOST_TRIMS):
-        solver = _Solver(CostModel(shape), budget, shape.widths, narrowest)
+    for shape in itertools.islice(_trimmed(spec, budget, narrowest, shallowest), MOST_TRIMS):
+        least = narrowest(shape)
+        if least is None:
+            continue
+        solver = _Solver(shape, budget, least, checked=max(groups) > 1)
         widths = solver.widths(quantum, groups)
         if best_use < solver.use(widths) <= 1:  # fewer layers may cost more, where more is concatenated
             best, best_use = shape.with_widths(widths), solver.use(widths)
+        if max(solver.ideal) > 0.99 * WIDEST:
+            raise BudgetError(f"even a width of {WIDEST:,} leaves most of {budget} unused: lower the budget")
         if best_use >= 1 - budget.tolerance:
             break
     return best
+
+
+Narrowest = Callable[[NetworkSpec], "list[int] | None"]
+
+
+def _narrowest(spec: NetworkSpec, min_width: int, groups: Sequence[int]) -> list[int] | None:
+    """Return the least widths that make a network: where units have groups, what they read divides too.
+
+    None if no multiple of the least widths makes one.
+    """
+    if max(groups) == 1:
+        return [min_width] * len(groups)
+    for factor in range(1, MOST_FACTORS):
+        widths = [_round_up(min_width * factor, g) for g in groups]
+        if _resolves(spec, widths):
+            return widths
+    return None
+
+
+def _resolves(spec: NetworkSpec, widths: Sequence[int]) -> bool:
+    try:
+        resolve(spec, widths)
+    except SpecError:
+        return False
+    return True
+
+
+def _groups(unit: Ref) -> int:
+    """Return what must divide a unit's width."""
+    params = UNITS.bind(unit)
+    return lcm(int(params.get("groups", 1)), int(params.get("heads", 1)))
 
 
 def _round_up(value: int, step: int) -> int:
@@ -123,22 +163,26 @@ def _round_up(value: int, step: int) -> int:
 
 
 def _trimmed(
-    spec: NetworkSpec, budget: Budget, narrowest: Sequence[int], min_depths: Sequence[int]
+    spec: NetworkSpec, budget: Budget, narrowest: Narrowest, min_depths: Sequence[int]
 ) -> Iterator[NetworkSpec]:
     """Yield the network at the depths whose narrowest form fits, deepest first."""
-    depths = list(_depths(spec, min_depths))
-    low, high = 0, len(depths)  # depths[high] fits, depths[low - 1] does not
+    shapes = [_with_depths(spec, depths) for depths in _depths(spec, min_depths)]
+    low, high = 0, len(shapes)  # shapes[high] fits, shapes[low - 1] does not
     while low < high:
         middle = (low + high) // 2 if low else 0  # most networks fit untrimmed: ask that first
-        if _use(spec, budget, narrowest, depths[middle]) <= 1:
+        if _use(shapes[middle], budget, narrowest) <= 1:
             high = middle
         else:
             low = middle + 1
-    if low == len(depths):
-        low = min(range(low), key=lambda i: _use(spec, budget, narrowest, depths[i]))
-        if _use(spec, budget, narrowest, depths[low]) > 1:
-            raise BudgetError(_impossible(_with_depths(spec, depths[low]), budget, narrowest))
-    return (_with_depths(spec, d) for d in depths[low:])
+    if low == len(shapes):
+        low = min(range(low), key=lambda i: _use(shapes[i], budget, narrowest))
+        if _use(shapes[low], budget, narrowest) > 1:
+            widths = narrowest(shapes[low])
+            if widths is None:
+                resolve(spec)  # says which channels do not divide
+                raise BudgetError(f"{budget}: no width of this shape divides into its groups: use fewer")
+            raise BudgetError(_impossible(shapes[low], budget, widths))
+    return iter(shapes[low:])
 
 
 def _with_depths(spec: NetworkSpec, depths: Sequence[int]) -> NetworkSpec:
@@ -155,8 +199,12 @@ def _depths(spec: NetworkSpec, min_depths: Sequence[int]) -> Iterator[tuple[int,
         yield tuple(depths)
 
 
-def _use(spec: NetworkSpec, budget: Budget, widths: Sequence[int], depths: Sequence[int]) -> float:
-    tally = network_tally(resolve(_with_depths(spec, depths), widths))
+def _use(shape: NetworkSpec, budget: Budget, narrowest: Narrowest) -> float:
+    """Return the share of the budget that a shape uses at its narrowest; infinite if it makes no network."""
+    widths = narrowest(shape)
+    if widths is None:
+        return math.inf
+    tally = network_tally(resolve(shape, widths))
     return budget.use(macs=tally.conv_macs + tally.linear_macs + tally.aggregation_macs, params=tally.params)
 
 
@@ -180,11 +228,14 @@ class _Solver:
     """Integer widths near the real-valued ones that would spend the whole budget at the asked ratios."""
 
     def __init__(
-        self, model: CostModel, budget: Budget, ratios: Sequence[int], narrowest: Sequence[int]
+        self, shape: NetworkSpec, budget: Budget, narrowest: Sequence[int], *, checked: bool
     ) -> None:
-        self.model = model
+        self.shape = shape
+        self.model = CostModel(shape)
         self.budget = budget
         self.narrowest = narrowest
+        self.checked = checked  # whether channels must divide into groups, so that not all widths do
+        ratios = shape.widths
         self.ideal = self._ideal([ratio / max(ratios) for ratio in ratios])
         self.refilled = self.ideal.index(max(self.ideal))  # the block whose steps are relatively finest
 
@@ -242,8 +293,21 @@ class _Solver:
         )
         for widths in nearest:
             refilled = self._refill(widths, steps[self.refilled])
-            if refilled is not None:
+            if refilled is None:
+                continue
+            if not self.checked:
                 yield refilled
+            else:
+                yield from self._resolving(refilled, steps[self.refilled])
+
+    def _resolving(self, widths: tuple[int, ...], step: int) -> Iterator[tuple[int, ...]]:
+        """Yield the widths, or those a few steps narrower in the refilled block that make a network."""
+        block = self.refilled
+        for width in range(widths[block], max(self.narrowest[block], widths[block] - 8 * step) - 1, -step):
+            narrower = (*widths[:block], width, *widths[block + 1 :])
+            if _resolves(self.shape, narrower):
+                yield narrower
+                return
 
     def _multiples(self, block: int, step: int, reach: int) -> list[int]:
         """Return the multiples of a step, or the narrowest width, nearest to a block's ideal width.

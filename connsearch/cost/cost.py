@@ -60,10 +60,6 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
 
-    def __radd__(self, other: object) -> Cost:
-        """Let `sum` start from 0."""
-        return self if other == 0 else NotImplemented
-
     @classmethod
     def total(cls, costs: Iterable[Cost]) -> Cost:
         """Return the sum of costs."""

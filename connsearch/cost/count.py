@@ -11,7 +11,19 @@ from typing import NamedTuple
 from connsearch.cost.symbolic import Poly, total
 from connsearch.registry import Ref, entry_cache
 from connsearch.spec.aggregations import Owned
-from connsearch.spec.ops import Chain, Conv, Deconv, DepthwiseConv, Linear, Norm, Op, Shape, output_shape
+from connsearch.spec.ops import (
+    Attention,
+    Chain,
+    Conv,
+    Deconv,
+    DepthwiseConv,
+    Linear,
+    Norm,
+    Op,
+    Position,
+    Shape,
+    output_shape,
+)
 from connsearch.spec.resolve import NetworkPlan, NodePlan, rule_of
 
 
@@ -55,6 +67,10 @@ def _count_op(op: Op, before: Shape, after: Shape) -> Tally:
     if isinstance(op, Linear):
         weights = op.in_features * op.out_features
         return Tally(weights + op.out_features, linear_macs=weights)
+    if isinstance(op, Position):
+        return Tally(before.size, add_elements=before.size)
+    if isinstance(op, Attention):  # two products over channels or pixels for each pair of pixels
+        return Tally(linear_macs=2 * op.channels * (pixels * pixels))
     return Tally()
 
 

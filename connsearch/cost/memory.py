@@ -14,6 +14,7 @@ from connsearch.registry import Ref, entry_cache
 from connsearch.spec.aggregations import Footprint
 from connsearch.spec.ops import (
     Act,
+    Attention,
     Chain,
     Conv,
     Deconv,
@@ -35,8 +36,9 @@ class LineMemory(NamedTuple):
     Attributes:
         read: Its input.
         written: Its output.
-        first: What the first operation allocates; lives together with the line's input.
-        later: Input and all that it allocates, of each later operation, the most only where that is known.
+        first: What the first operation allocates, at each of its moments; lives with the line's input.
+        later: Input and all that it allocates, at each moment of later operations, the most only where
+            that is known.
         saved: Kept for backward, the line's input and output apart.
         saves_input: Whether the line's input is kept.
         saves_output: Whether the line's output is kept, whoever reads it.
@@ -44,7 +46,7 @@ class LineMemory(NamedTuple):
 
     read: int
     written: int
-    first: int
+    first: tuple[int, ...]
     later: tuple[int, ...]
     saved: int
     saves_input: bool
@@ -56,21 +58,25 @@ def line_memory(ops: Chain, shape: Shape) -> LineMemory:
     """Return the memory of a line of operations on an input of the given shape."""
     read = shape.size
     if not ops:
-        return LineMemory(read, read, 0, (), 0, saves_input=False, saves_output=False)
-    sizes, besides = [], []
+        return LineMemory(read, read, (0,), (), 0, saves_input=False, saves_output=False)
+    sizes, moments, saved = [], [], []
     for op in ops:
         shape = output_shape(op, shape)
         sizes.append(shape.size)
-        besides.append(_beside(op, shape))
-    saved = [*besides]
+        moments.append(_allocated(op, shape))
+        saved.append(_beside(op, shape))
     for before, after, size in zip(ops, ops[1:], sizes, strict=False):
         if _saves_output(before) or _saves_input(after):
             saved.append(size)
-    allocated = zip(sizes, sizes[1:], besides[1:], strict=False)
-    later = maximal(before + after + beside for before, after, beside in allocated)
-    first = sizes[0] + besides[0]
+    later = [size + more for size, allocated in zip(sizes, moments[1:], strict=False) for more in allocated]
     return LineMemory(
-        read, sizes[-1], first, tuple(later), sum(saved), _saves_input(ops[0]), _saves_output(ops[-1])
+        read,
+        sizes[-1],
+        tuple(maximal(moments[0])),
+        tuple(maximal(later)),
+        sum(saved),
+        _saves_input(ops[0]),
+        _saves_output(ops[-1]),
     )
 
 
@@ -80,12 +86,26 @@ def _beside(op: Op, after: Shape) -> Any:
         return 2 * after.size  # the positions of the maxima, 8 bytes each
     if isinstance(op, Norm) and op.kind in ("layer", "instance"):
         return 2 * op.channels if op.kind == "instance" else 2  # mean and deviation
+    if isinstance(op, Norm) and op.kind == "channel":
+        return 2 * (after.height * after.width)
+    if isinstance(op, Attention):
+        return op.heads * (after.height * after.width) ** 2  # a weight for each pair of pixels
     return 0
+
+
+def _allocated(op: Op, after: Shape) -> list[Any]:
+    """Return all that an operation has allocated for each image, at the moments when that may be most."""
+    beside = _beside(op, after)
+    if isinstance(op, Norm) and op.kind == "channel":  # what is normalised, then a copy in order of channels
+        return [after.size + beside, 2 * after.size]
+    if isinstance(op, Attention):  # the scores go when the weights are made of them, before the output
+        return [after.size + beside, 2 * beside]
+    return [after.size + beside]
 
 
 def _saves_input(op: Op) -> bool:
     """Return whether torch keeps an operation's input for its backward."""
-    kept = isinstance(op, Conv | DepthwiseConv | Deconv | Norm | Pool | Linear)
+    kept = isinstance(op, Conv | DepthwiseConv | Deconv | Norm | Pool | Linear | Attention)
     return kept or (isinstance(op, Act) and op.kind != "relu")
 
 
@@ -135,30 +155,34 @@ def activation_memory(plan: NetworkPlan) -> ActivationMemory:
 def _inference_peaks(
     plan: NetworkPlan, lines: Sequence[LineMemory], footprints: Sequence[Footprint | None]
 ) -> list[Any]:
-    held = [
-        line.written + n_gates(n) if n.gates else line.written
-        for n, line in zip(plan.nodes, lines, strict=True)
-    ]
     alive = plan.image.size  # the image, and outputs and gates that a later node reads
     moments = []
-    for node, line, footprint, released, holds in zip(
-        plan.nodes, lines, footprints, _released(plan), held, strict=True
+    held = [line.written for line in lines]
+    bare_stem = not plan.nodes[0].chain
+    if bare_stem:  # it gives out the image, which is held anyway
+        held[0] = 0
+    for node, line, footprint, released, released_gates, holds in zip(
+        plan.nodes, lines, footprints, plan.released(), plan.released_gates(), held, strict=True
     ):
         if footprint is not None:
-            moments.append(alive + line.read * (1 + footprint.temporaries))
+            temporaries = footprint.temporaries + (_n_scaled(node) if node.drops else 0)
+            moments.append(alive + line.read * (1 + temporaries))
         for source in released:
             alive = alive - held[source]
-        if released or footprint is not None:  # nothing else keeps the operations' input alive
-            moments.append(alive + line.read + line.first)
-        else:
-            moments.append(alive + line.first)
-        for pair in line.later:
-            moments.append(alive + pair)
+        for owner in released_gates:
+            alive = alive - n_gates(plan.nodes[owner])
+        read = alive  # with the operations' input, where only they keep it alive
+        if footprint is not None or (released and not (bare_stem and released[0] == 0)):
+            read = alive + line.read
+        for first in line.first:
+            moments.append(read + first)
+        for later in line.later:
+            moments.append(alive + later)
         alive = alive + holds
         if node.gates:
             gates = line_memory(node.gates, node.out_shape)
-            without = alive - n_gates(node)
-            moments += [without + gates.first, *(without + pair for pair in gates.later)]
+            moments += [alive + more for more in (*gates.first, *gates.later)]
+            alive = alive + n_gates(node)
     return maximal(moments)
 
 
@@ -176,7 +200,8 @@ def _training_scalars(
         elif footprint is None:
             keeps_output[node.sources[0]] |= line.saves_input
         else:
-            parts.append(line.read * (footprint.saved + line.saves_input))
+            saved = footprint.saved + (_n_masks(node) if node.drops else 0)
+            parts.append(line.read * (saved + line.saves_input))
             if footprint.saves_sources:
                 for source, slot in zip(node.sources, node.slots or node.sources, strict=True):
                     if slot is not None:
@@ -190,15 +215,16 @@ def _footprint(ref: Ref, n: int) -> Footprint:
     return rule_of(ref).footprint(n)
 
 
+def _n_scaled(node: NodePlan) -> int:
+    """Return how many sources evaluation scales before they are added."""
+    return sum(drop is not None and drop.kind != "path" and drop.survival != 1 for drop in node.drops)
+
+
+def _n_masks(node: NodePlan) -> int:
+    """Return how many masks of elements training draws."""
+    return sum(drop is not None and drop.kind == "element" and drop.survival != 1 for drop in node.drops)
+
+
 def n_gates(node: NodePlan) -> int:
     """Return how many gates a node with gates computes."""
     return next(op.out_features for op in reversed(node.gates) if isinstance(op, Linear))
-
-
-def _released(plan: NetworkPlan) -> list[list[int]]:
-    """Return, for each node, the sources that it is the last to read."""
-    last = {source: index for index, node in enumerate(plan.nodes) for source in node.sources}
-    found: list[list[int]] = [[] for _ in plan.nodes]
-    for source, reader in last.items():
-        found[reader].append(source)
-    return found

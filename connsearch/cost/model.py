@@ -73,22 +73,37 @@ class CostModel:
         self._macs = _compile(tally.conv_macs + tally.linear_macs + tally.aggregation_macs)
         self._params = _compile(tally.params)
 
-    def macs(self, widths: Sequence[float]) -> int:
-        """Return the multiply-accumulates of one image at these widths."""
-        return _evaluate(self._macs, Values(widths))
-
-    def params(self, widths: Sequence[float]) -> int:
-        """Return the trainable scalars at these widths."""
-        return _evaluate(self._params, Values(widths))
-
-    def cost(self, widths: Sequence[int]) -> NetworkCost:
-        """Return the whole cost at these widths, as `network_cost` would.
+    def macs(self, widths: Sequence[float]) -> Any:
+        """Return the multiply-accumulates of one image: an integer at integer widths, between them a float.
 
         Raises:
-            SpecError: if there is not one width of at least 1 for each block.
+            SpecError: if there is not one width for each block.
         """
-        if len(widths) != self._n_blocks or min(widths) < 1:
-            raise SpecError(f"{self._n_blocks} blocks need a width of at least 1 each, got {list(widths)}")
+        return _evaluate(self._macs, self._values(widths))
+
+    def params(self, widths: Sequence[float]) -> Any:
+        """Return the trainable scalars: an integer at integer widths, between them a float.
+
+        Raises:
+            SpecError: if there is not one width for each block.
+        """
+        return _evaluate(self._params, self._values(widths))
+
+    def _values(self, widths: Sequence[float]) -> Values:
+        if len(widths) != self._n_blocks:
+            raise SpecError(f"{self._n_blocks} blocks need as many widths, got {list(widths)}")
+        return Values(widths)
+
+    def cost(self, widths: Sequence[int]) -> NetworkCost:
+        """Return the whole cost at these widths, as `network_cost` would where channels divide into groups.
+
+        Raises:
+            SpecError: if there is not one integer of at least 1 for each block.
+        """
+        if len(widths) != self._n_blocks or any(type(w) is not int or w < 1 for w in widths):
+            raise SpecError(
+                f"{self._n_blocks} blocks need an integer width of at least 1 each, got {list(widths)}"
+            )
         values = Values(widths)
         peaks, training = self._memory
         return NetworkCost.of(
@@ -127,11 +142,11 @@ def _compile(number: Any) -> _Compiled:
     return squares, lines, scaled.get((), 0), divisor
 
 
-def _evaluate(compiled: _Compiled, values: Values) -> int:
+def _evaluate(compiled: _Compiled, values: Values) -> Any:
     squares, lines, constant, divisor = compiled
     total: Any = constant
     for n, i, j in squares:
         total += n * values[i] * values[j]
     for n, i in lines:
         total += n * values[i]
-    return total // divisor  # type: ignore[no-any-return]
+    return total // divisor

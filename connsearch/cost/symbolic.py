@@ -43,7 +43,7 @@ class Poly:
     __radd__ = __add__
 
     def __sub__(self, other: Poly | int) -> Poly:
-        return self + -1 * other
+        return Poly({m: n for m, n in (self + -1 * other).terms.items() if n})  # equal to what is left
 
     def __rsub__(self, other: int) -> Poly:
         return -1 * self + other
@@ -108,6 +108,8 @@ class Values(dict[int, Any]):
         super().__init__(enumerate(widths))
 
     def __missing__(self, symbol: int) -> Any:
+        if symbol >= 0:
+            raise KeyError(f"no width of block {symbol}")
         poly, ratio = _FLOORS[-symbol - 1]
         value = sum((n * math.prod(self[i] for i in m) for m, n in poly.terms.items()), start=Fraction(0))
         self[symbol] = max(1, math.floor(ratio * value))

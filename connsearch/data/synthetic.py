@@ -11,13 +11,17 @@ import math
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch.data.dataset import Augment, Dataset
 from connsearch.errors import DataError
 
 CELLS = 4
 """A pattern is drawn on a grid of CELLS x CELLS random values and interpolated."""
+
+MOST_SEED = 2**64 - 1
+MOST_NUMBERS = 2**32
+"""Of one split; more is a slip, not a data set."""
 
 
 def make_synthetic(
@@ -77,5 +81,12 @@ def _check(
     for (name, low), value in zip(lowest.items(), values, strict=True):
         if value < low:
             raise DataError(f"dataset 'synthetic': {name} must be {low} or more, got {value}")
+    if seed > MOST_SEED:
+        raise DataError(f"dataset 'synthetic': seed must be at most {MOST_SEED}, got {seed}")
+    if (numbers := max(*sizes, n_classes) * math.prod(shape)) > MOST_NUMBERS:
+        raise DataError(
+            f"dataset 'synthetic': {max(*sizes, n_classes)} images of {' x '.join(map(str, shape))} are "
+            f"{numbers} numbers, more than {MOST_NUMBERS}: ask for fewer or smaller ones"
+        )
     if not (math.isfinite(noise) and noise >= 0):
         raise DataError(f"dataset 'synthetic': noise must be finite and 0 or more, got {noise}")

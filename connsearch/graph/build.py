@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.graph.graph import ConnectivityGraph, Node, NodeKind
@@ -42,17 +43,21 @@ class GraphBuilder:
         Raises:
             SpecError: if it reads a node that was not added before, or a value is wrong.
         """
+        return self.add_node(Node(name, kind, block, scale, path, part), reads)
+
+    def add_node(self, node: Node, reads: Iterable[str]) -> str:
+        """Add a node that is there already; raises as `add`."""
         sources = list(reads)
         unknown = [source for source in sources if source not in self._index]
         if unknown:
             raise SpecError(
-                f"node {name!r} reads {unknown[0]!r}, which is not there yet. "
+                f"node {node.name!r} reads {unknown[0]!r}, which is not there yet. "
                 f"{did_you_mean(unknown[0], self._index)}"
             )
-        self._index[name] = len(self._nodes)
-        self._nodes.append(Node(name, kind, block, scale, path, part))
+        self._index[node.name] = len(self._nodes)
+        self._nodes.append(node)
         self._sources.append(tuple(sorted(self._index[source] for source in sources)))
-        return name
+        return node.name
 
     def graph(self) -> ConnectivityGraph:
         """Return the graph of all nodes added so far.
@@ -122,42 +127,143 @@ def graph_across_blocks(topology: object, depths: Sequence[int]) -> Connectivity
         topology: The rule; its node 0 is the stem, its last node the head.
         depths: Number of layers at each scale.
     """
-    rule = predecessors(topology, sum(depths))
-    block_of = [0, *(b for b, depth in enumerate(depths) for _ in range(depth)), len(depths) - 1]
-    nodes = [Node("stem", "stem")]
-    sources: list[tuple[int, ...]] = [()]
-    at = {(0, 0): 0}  # (position in depth, block) -> index of the node that holds it there
-    position = 1
-    for block, depth in enumerate(depths):
-        last = position + depth + (block == len(depths) - 1)
-        for old in _carried(rule, block_of, block):
-            nodes.append(
-                Node(
-                    f"block{block + 1}.carry_{_word(nodes[at[old, block_of[old]]].name)}",
-                    "carry",
-                    block + 1,
-                    block,
-                )
-            )
-            sources.append((at[old, block - 1],))
-            at[old, block] = len(nodes) - 1
-        for inside, here in enumerate(range(position, last), start=1):
-            is_head = here == len(rule)
-            nodes.append(
-                Node("head", "head", block + 1, block)
-                if is_head
-                else Node(f"block{block + 1}.layer{inside}", "unit", block + 1, block)
-            )
-            sources.append(tuple(sorted(at[old, block] for old in rule[here - 1])))
-            at[here, block] = len(nodes) - 1
-        position = last
-    return ConnectivityGraph(tuple(nodes), tuple(sources))
+    return graph_of_rule(predecessors(topology, sum(depths)), depths)
 
 
-def _carried(rule: Sequence[Sequence[int]], block_of: Sequence[int], block: int) -> list[int]:
-    """Return the positions of earlier blocks that some layer of this block or a later one reads."""
-    readers = [j for j in range(1, len(rule) + 1) if block_of[j] >= block]
-    return sorted({i for j in readers for i in rule[j - 1] if block_of[i] < block})
+def graph_of_rule(
+    rule: Sequence[Sequence[int]],
+    depths: Sequence[int],
+    *,
+    scales: Sequence[int] = (),
+    up: str = "",
+    newest: str = "",
+) -> ConnectivityGraph:
+    """Return stem, layers, head, wired by one rule over the whole depth, each block at its own scale.
+
+    A feature that is read at another scale is carried there, one scale at a time; where an earlier block
+    of that scale already held it, it is read as it was there (FC-Log-DenseNet, arXiv 1711.00002).
+
+    Args:
+        rule: For each layer and, last, the head, the positions that it reads: 0 is the stem, 1.. are layers.
+        depths: Number of layers of each block.
+        scales: Scale of each block, one step from the one before; by default 0, 1, 2, ...
+        up: Part of the carries to a finer scale.
+        newest: Carry every feature at every change of scale, read or not; every layer must read the one
+            before. What ends unread in a block is joined there with the newest feature, for a graph has no
+            loose ends; this part takes the newest one, the last channels, out again.
+    """
+    return _Across(rule, depths, tuple(scales) or tuple(range(len(depths))), up, newest).graph()
+
+
+class _Across:
+    """The graph of `graph_of_rule`, block by block."""
+
+    def __init__(
+        self,
+        rule: Sequence[Sequence[int]],
+        depths: Sequence[int],
+        scales: tuple[int, ...],
+        up: str,
+        newest: str,
+    ) -> None:
+        self.rule, self.depths, self.scales, self.up, self.newest = rule, depths, scales, up, newest
+        block_of = [b for b, depth in enumerate(depths) for _ in range(depth)]
+        self.way = _Way(scales, (0, *block_of, len(depths) - 1))
+        self.read = self.way.carried(rule)
+        self.carried = self.way.all_carried() if newest else self.read
+        self.builder = GraphBuilder()
+        self.held: dict[tuple[int, int], str] = {}  # (position, block that first had it so) -> node
+
+    def graph(self) -> ConnectivityGraph:
+        """Return stem, then each block's carries and layers, then the head."""
+        self.held[0, 0] = self._add("stem", "stem", 0, [])
+        position = 1
+        for block, depth in enumerate(self.depths):
+            self._add_carries(block, position - 1)
+            for inside in range(1, depth + 1):
+                name = f"block{block + 1}.layer{inside}"
+                self.held[position, block] = self._add(name, "unit", block, self._reads(position, block))
+                position += 1
+        last = len(self.depths) - 1
+        self._add("head", "head", last, self._reads(position, last))
+        return self.builder.graph()
+
+    def _add(self, name: str, kind: NodeKind, block: int, reads: Sequence[str], part: str = "") -> str:
+        return self.builder.add(name, kind, reads=reads, block=block + 1, scale=self.scales[block], part=part)
+
+    def _reads(self, position: int, block: int) -> list[str]:
+        return [self.held[old, self.way.holder(old, block)] for old in self.rule[position - 1]]
+
+    def _add_carries(self, block: int, before: int) -> None:
+        """Add a block's carries; `before` is the position of the newest feature."""
+        part = self.up if block and self.scales[block] < self.scales[block - 1] else ""
+        loose = []
+        for old in sorted(old for old, into in self.carried if into == block):
+            name = f"block{block + 1}.carry_{_word(self.held[old, self.way.block_of[old]])}"
+            source = self.held[old, self.way.holder(old, block - 1)]
+            self.held[old, block] = self._add(name, "carry", block, [source], part)
+            if (old, block) not in self.read and not self.way.goes_on(old, block, self.carried):
+                loose.append(self.held[old, block])
+        if loose:
+            joined = self._add(f"block{block + 1}.carried", "join", block, [*loose, self.held[before, block]])
+            self.held[before, block] = self.builder.add(
+                f"block{block + 1}.newest",
+                "join",
+                reads=[joined],
+                block=self.way.block_of[before] + 1,  # whose width it has
+                scale=self.scales[block],
+                part=self.newest,
+            )
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How features get from block to block.
+
+    Attributes:
+        scales: Scale of each block.
+        block_of: Block of each position.
+    """
+
+    scales: tuple[int, ...]
+    block_of: tuple[int, ...]
+
+    def holder(self, position: int, block: int) -> int:
+        """Return the first block, from the feature's own on, that has the scale of `block`."""
+        return self._holders[self.block_of[position]][block]
+
+    @cached_property
+    def _holders(self) -> list[list[int]]:
+        n_blocks = len(self.scales)
+        return [
+            [self.scales.index(self.scales[b], first) if b >= first else -1 for b in range(n_blocks)]
+            for first in range(n_blocks)
+        ]
+
+    def carried(self, rule: Sequence[Sequence[int]]) -> set[tuple[int, int]]:
+        """Return (position, block) of each feature that is carried into a block, read there or later."""
+        found: set[tuple[int, int]] = set()
+        for reader, reads in enumerate(rule, start=1):
+            for old in reads:
+                into = self.holder(old, self.block_of[reader])
+                while into != self.block_of[old] and (old, into) not in found:
+                    found.add((old, into))
+                    into = self.holder(old, into - 1)
+        return found
+
+    def all_carried(self) -> set[tuple[int, int]]:
+        """Return all that can be carried, as (position, block)."""
+        return {
+            (old, into)
+            for old, own in enumerate(self.block_of[:-1])
+            for into in range(own + 1, len(self.scales))
+            if self.holder(old, into) == into
+        }
+
+    def goes_on(self, position: int, block: int, carried: set[tuple[int, int]]) -> bool:
+        """Return whether a feature that is carried into a block is carried on from there."""
+        later = range(block + 1, len(self.scales))
+        return any((position, b) in carried and self.holder(position, b - 1) == block for b in later)
 
 
 def _word(name: str) -> str:

@@ -268,16 +268,17 @@ class ConnectivityGraph:
     def _distances(self) -> dict[int, int]:
         return metrics.distance_histogram(self.sources)
 
-    def canonical_hash(self, labels: Sequence[object] | None = None) -> str:
+    def canonical_hash(self, labels: Sequence[object] | None = None, *, ordered: Sequence[bool] = ()) -> str:
         """Return 64 hexadecimal digits that are equal for the same network written twice.
 
         Names and the order of nodes do not matter; kinds, blocks, scales and edges do.
 
         Args:
             labels: One per node, what else must agree; by default kind, block and scale.
+            ordered: Per node, whether the order of its sources matters; by default of none.
         """
         labels = labels or [(node.kind, node.block, node.scale) for node in self.nodes]
-        return canonical_digest([repr(label) for label in labels], self.sources, self.readers)
+        return canonical_digest([repr(label) for label in labels], self.sources, self.readers, ordered)
 
     def __repr__(self) -> str:
         return f"ConnectivityGraph({len(self)} nodes, {self.n_edges} edges)"

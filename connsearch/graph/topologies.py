@@ -33,10 +33,25 @@ def register_topology(name: str) -> Callable[[Rule], Rule]:
     Keyword-only arguments with plain defaults become parameters of the topology.
 
     Raises:
-        SpecError: if the name is taken.
+        SpecError: if the name is taken, or the rule takes other positional arguments.
     """
 
-    return TOPOLOGIES.register(name)
+    def add(rule: Rule) -> Rule:
+        positional = _positional(rule)
+        if len(positional) not in (1, 2) or any(p.default is not p.empty for p in positional):
+            words = ", ".join(str(p.replace(annotation=p.empty)) for p in positional) or "nothing"
+            raise SpecError(
+                f"topology {name!r} must take (j) or (j, n_layers), parameters by keyword only; "
+                f"it takes {words}"
+            )
+        return TOPOLOGIES.register(name)(rule)
+
+    return add
+
+
+def _positional(rule: Rule) -> list[inspect.Parameter]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p for p in inspect.signature(rule).parameters.values() if p.kind in kinds]
 
 
 def list_topologies() -> list[str]:
@@ -67,7 +82,7 @@ def predecessors(topology: object, n_layers: int) -> tuple[tuple[int, ...], ...]
 @lru_cache(maxsize=4096)
 def _predecessors(rule: Rule, ref: Ref, n_layers: int) -> tuple[tuple[int, ...], ...]:
     params: dict[str, Any] = TOPOLOGIES.bind(ref)
-    depth = (n_layers,) if _takes_depth(rule) else ()
+    depth = (n_layers,) if len(_positional(rule)) > 1 else ()
     found = []
     for j in range(1, n_layers + 2):
         read = rule(j, *depth, **params)
@@ -82,14 +97,6 @@ def _predecessors(rule: Rule, ref: Ref, n_layers: int) -> tuple[tuple[int, ...],
     for j in sorted(set(range(n_layers + 1)) - set().union(*found)):
         raise SpecError(f"topology {ref.label!r}: no later node of {n_layers + 1} reads node {j}")
     return tuple(found)
-
-
-def _takes_depth(rule: Rule) -> bool:
-    kinds = [p.kind for p in inspect.signature(rule).parameters.values()]
-    return (
-        sum(k in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in kinds)
-        > 1
-    )
 
 
 @register_topology("chain")

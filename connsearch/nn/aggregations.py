@@ -1,7 +1,7 @@
 """Aggregations as modules: the definition, in plain PyTorch, of how sources become one input.
 
 Each is the module of the rule of the same name in `connsearch.spec.aggregations`. Shapes: L sources of
-B C H W, oldest first, L >= 2; weights are named by their axes.
+B C H W, oldest first, as many as the rule applies to; weights are named by their axes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def implement_aggregation(name: str) -> Callable[[Builder], Builder]:
 
 
 def build_aggregation(ref: Ref, source_channels: Sequence[int]) -> nn.Module:
-    """Return the module of an aggregation of at least two sources.
+    """Return the module of an aggregation, for sources that it applies to.
 
     Raises:
         SpecError: if the aggregation has no module.
@@ -64,6 +64,11 @@ def _mean(rule: rules.Mean, source_channels: Sequence[int]) -> nn.Module:
 @implement_aggregation("concat")
 def _concat(rule: rules.Concat, source_channels: Sequence[int]) -> nn.Module:
     return Concat()
+
+
+@implement_aggregation("weighted")
+def _weighted(rule: rules.Weighted, source_channels: Sequence[int]) -> nn.Module:
+    return Weighted(len(source_channels), rule.activation, newest=rule.newest, older=rule.older)
 
 
 @implement_aggregation("depthwise")
@@ -107,6 +112,25 @@ class Concat(nn.Module):
     def forward(self, sources: Sources) -> Tensor:
         """Return B (sum of C) H W."""
         return torch.cat(list(sources), dim=1)
+
+
+class Weighted(nn.Module):
+    """x = sum_i a(w_i) h_i, a the identity or a sigmoid: one scalar for each source."""
+
+    def __init__(self, n_sources: int, activation: str, *, newest: float, older: float) -> None:
+        super().__init__()
+        self.activation = activation
+        self.weight = nn.Parameter(torch.full((n_sources,), older))
+        with torch.no_grad():
+            self.weight[-1] = newest
+
+    def forward(self, sources: Sources) -> Tensor:
+        """Return B C H W."""
+        weight_L = self.weight.sigmoid() if self.activation == "sigmoid" else self.weight
+        total = sources[0] * weight_L[0]
+        for w, h_BCHW in zip(weight_L[1:], sources[1:], strict=True):
+            total.addcmul_(h_BCHW, w)
+        return total
 
 
 class Depthwise(nn.Module):
@@ -187,7 +211,9 @@ class Routed(nn.Module):
     """x = sum_i g_i h_i, with gates that the sources computed."""
 
     def forward(self, sources: Sources, gates: Gates) -> Tensor:
-        """Return B C H W; a gate is B 1 1 1, or None for a weight of one."""
+        """Return B C H W; a gate is B 1 1 1, or None for a weight of one; a single source has a gate."""
+        if len(sources) == 1:
+            return sources[0] * gates[0]  # type: ignore[operator]  # else it is read as it is
         total = _first_two(sources, gates)
         for h_BCHW, gate in zip(sources[2:], gates[2:], strict=True):
             if gate is None:

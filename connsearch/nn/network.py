@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from connsearch.errors import SpecError
 from connsearch.nn.aggregations import build_aggregation
 from connsearch.nn.chain import build_chain
+from connsearch.nn.drops import Draws
 from connsearch.spec.network import NetworkSpec
 from connsearch.spec.ops import Shape
 from connsearch.spec.resolve import NodePlan, resolve
@@ -36,10 +37,13 @@ class NodeModule(nn.Module):
 
 
 class Network(nn.Module):
-    """The network of a specification: images B C H W in, logits B K out.
+    """The network of a specification: images B C H W in, logits B K (of a head per pixel B K H W) out.
 
     Args:
         spec: What to build. Weights are initialised from torch's global random state.
+
+    Attributes:
+        keep_gates: Whether a forward pass keeps the values of gates for `gate_values`; off at first.
 
     Raises:
         SpecError: if the specification describes no network.
@@ -49,7 +53,10 @@ class Network(nn.Module):
         super().__init__()
         self._spec = spec
         self._plan = resolve(spec)
-        self._releases = _releases(self._plan.nodes)
+        self._n_columns = 1 + max(plan.node.path for plan in self._plan.nodes)
+        self._releases = list(zip(self._plan.released(), self._plan.released_gates(), strict=True))
+        self.keep_gates = False
+        self._gate_values: dict[int, Tensor] = {}
         self._nodes = [NodeModule(plan) for plan in self._plan.nodes]  # the same modules as the children
         for plan, module in zip(self._plan.nodes, self._nodes, strict=True):
             self._place(plan.node.name, module)
@@ -82,41 +89,92 @@ class Network(nn.Module):
         """
         return self._nodes[self._plan.graph.index(name)]
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The names of the heads; the last is the network's own, the others supervise earlier layers."""
+        return tuple(plan.node.name for plan in self._plan.nodes if plan.node.kind == "head")
+
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits.
+        """Return the logits of the network's own head.
+
+        Raises:
+            SpecError: if the images are not of the shape that the specification names.
+        """
+        return self.logits_by_head(images)[self.heads[-1]]
+
+    def logits_by_head(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the logits of every head by name, the network's own last.
 
         Raises:
             SpecError: if the images are not of the shape that the specification names.
         """
         self._check(images)
+        draws = Draws(self._n_columns, training=self.training)
         outputs: dict[int, Tensor] = {}  # what a later node reads
         gates: dict[int, Tensor] = {}
         h = images
         for index, (plan, module) in enumerate(zip(self._plan.nodes, self._nodes, strict=True)):
-            h = self._join(index, module, outputs, gates) if plan.sources else images
+            h = self._join(index, module, outputs, gates, draws) if plan.sources else images
             for name in module.line:
                 h = module._modules[name](h)  # type: ignore[misc]  # children are modules
             outputs[index] = h
             if module.gates is not None:
                 gates[index] = _run(module.gates, h)
-        return h
+                if self.keep_gates:
+                    self._gate_values[index] = gates[index].detach()
+        return {self._plan.nodes[index].node.name: h for index, h in outputs.items()}
 
     def _join(
-        self, index: int, module: NodeModule, outputs: dict[int, Tensor], gates: dict[int, Tensor]
+        self,
+        index: int,
+        module: NodeModule,
+        outputs: dict[int, Tensor],
+        gates: dict[int, Tensor],
+        draws: Draws,
     ) -> Tensor:
         """Aggregate the sources of a node, then release what no later node reads."""
         plan = self._plan.nodes[index]
         sources = [outputs[source] for source in plan.sources]
+        if plan.drops:
+            sources = draws.weaken(plan, sources)
         if module.aggregation is None:
             joined = sources[0]
         elif plan.slots:
             joined = module.aggregation(sources, _slices(plan, gates))
         else:
             joined = module.aggregation(sources)
-        for source in self._releases[index]:
+        released, released_gates = self._releases[index]
+        for source in released:
             del outputs[source]
-            gates.pop(source, None)
+        for owner in released_gates:
+            del gates[owner]
         return joined
+
+    def gate_values(self) -> dict[str, Tensor]:
+        """Return, for each node with gates, their values in the latest forward pass: B x n, detached.
+
+        Column j is the weight of what `gate_readers()[node][j]` reads of it. Passes keep them where asked:
+
+            network.keep_gates = True
+            network(images)
+            network.gate_values()
+
+        Raises:
+            SpecError: if the network has gates, but no forward pass kept any.
+        """
+        if not self._gate_values and self.gate_readers():
+            raise SpecError("no gates are kept: set keep_gates = True, then run the network")
+        return {self._plan.nodes[index].node.name: values for index, values in self._gate_values.items()}
+
+    def gate_readers(self) -> dict[str, tuple[str, ...]]:
+        """Return, for each node with gates, the names of the nodes that they distribute it over, in order."""
+        nodes = self._plan.nodes
+        found: dict[str, tuple[str, ...]] = {}
+        for plan in nodes:
+            used = dict.fromkeys(zip(plan.gated_by, plan.slots, strict=True))
+            for name in [nodes[owner].node.name for owner, slot in used if slot is not None]:
+                found[name] = (*found.get(name, ()), plan.node.name)
+        return found
 
     def _check(self, images: Tensor) -> None:
         expected: Shape = self._plan.image
@@ -136,12 +194,6 @@ def _run(line: nn.Sequential, h: Tensor) -> Tensor:
 def _slices(plan: NodePlan, gates: dict[int, Tensor]) -> list[Tensor | None]:
     """Return each source's gate for this reader, B 1 1 1."""
     return [
-        None if slot is None else gates[source][:, slot, None, None, None]
-        for source, slot in zip(plan.sources, plan.slots, strict=True)
+        None if slot is None else gates[owner][:, slot, None, None, None]
+        for owner, slot in zip(plan.gated_by, plan.slots, strict=True)
     ]
-
-
-def _releases(plans: tuple[NodePlan, ...]) -> list[list[int]]:
-    """Return, for each node, the sources that it is the last to read."""
-    last = {source: index for index, plan in enumerate(plans) for source in plan.sources}
-    return [[source for source, reader in last.items() if reader == index] for index in range(len(plans))]

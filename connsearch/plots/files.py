@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 
 from connsearch.errors import ConnsearchError, did_you_mean
-from connsearch.plots.html import pareto_html
+from connsearch.plots.html import pareto_html, require_plotly
 from connsearch.plots.pareto import plot_pareto
 from connsearch.plots.style import SUFFIXES, save
 from connsearch.search.pareto import ParetoFront
 
 
 def save_front(front: ParetoFront, path: str | os.PathLike[str]) -> Path:
-    """Draw a front to .png, .svg, .pdf or .html and return the path.
+    """Draw a front in its own objectives to .png, .svg, .pdf or .html and return the path.
 
     Raises:
         ConnsearchError: if the suffix is another, plotly is missing for .html, or the file cannot be
@@ -21,23 +21,53 @@ def save_front(front: ParetoFront, path: str | os.PathLike[str]) -> Path:
         StudyError: if there is no complete trial.
     """
     target = check_front_path(path)
+    x, y = drawn_columns(front)
     if target.suffix.lower() != ".html":
-        return save(plot_pareto(front), target)
-    pareto_html(front, target)
+        return save(plot_pareto(front, x=x, y=y), target)
+    pareto_html(front, target, x=x, y=y)
     return target
+
+
+def drawn_columns(front: ParetoFront) -> tuple[str, str]:
+    """Return the columns of a front's picture, x and y: what networks cost, and how well they do.
+
+    They are the study's objectives; of more than two the error and the first cost; one objective has
+    the error, or MACs, beside it.
+    """
+    names = front.objectives
+    if "val_error" not in names and len(names) > 1:
+        return front.x, next(name for name in names if name != front.x)
+    costs = [name for name in (front.x, *names) if name != "val_error"]
+    return next(iter(costs), "macs"), "val_error"
 
 
 def check_front_path(path: str | os.PathLike[str]) -> Path:
     """Return the path of a picture that is to be made, if one can be made there.
 
     Raises:
-        ConnsearchError: if the suffix is not one of a picture's, or there is no such directory.
+        ConnsearchError: if the suffix is not one of a picture's, plotly is missing for .html, or no file
+            can be written there.
     """
-    target = Path(path)
-    suffix = target.suffix.lower()
+    suffix = Path(path).suffix.lower()
     if suffix not in (*SUFFIXES, ".html"):
         known = did_you_mean(suffix, [*SUFFIXES, ".html"])
-        raise ConnsearchError(f"{target}: cannot draw to a file ending in {suffix!r}. {known}")
+        raise ConnsearchError(f"{Path(path)}: cannot draw to a file ending in {suffix!r}. {known}")
+    if suffix == ".html":
+        require_plotly()
+    return check_path(path)
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that is to be written, if that seems possible; nothing is written.
+
+    Raises:
+        ConnsearchError: if there is no such directory, it cannot be written, or the path is one itself.
+    """
+    target = Path(path)
     if not target.parent.is_dir():
         raise ConnsearchError(f"{target}: there is no directory {target.parent}: make it first")
+    if target.is_dir():
+        raise ConnsearchError(f"{target}: is a directory: name a file")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise ConnsearchError(f"{target}: cannot be written: {target.parent} does not allow it")
     return target

@@ -27,7 +27,7 @@ def plot_history(
         width: Of the picture in inches.
 
     Raises:
-        StudyError: if there is no complete trial or no such column.
+        StudyError: if there is no complete trial or no such column of numbers.
     """
     frame = history_frame(front, y)
     with look():
@@ -47,11 +47,11 @@ def history_frame(front: ParetoFront, y: str = "val_error") -> pd.DataFrame:
     """Return a row per complete trial, by number: `n_trials` so far, `hypervolume`, `y`, `best` y so far.
 
     Raises:
-        StudyError: if there is no complete trial or no such column.
+        StudyError: if there is no complete trial or no such column of numbers.
     """
     if front.trials.empty:
         raise StudyError("there is no complete trial to draw yet: run the study first")
-    front.require(y)
+    front.require_numbers(y)
     order = np.argsort(front.trials["trial"].to_numpy(), kind="stable")
     values = front.trials[y].iloc[order].astype(float).reset_index(drop=True)
     ways = dict(zip(front.objectives, front.directions, strict=True))

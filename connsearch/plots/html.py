@@ -48,13 +48,12 @@ def pareto_html(
         title: Of the page, written above the picture.
 
     Raises:
-        StudyError: if there is no complete trial or no such column.
+        StudyError: if there is no complete trial or no such column of numbers.
         ConnsearchError: if plotly is not installed or the file cannot be written.
     """
-    try:
-        from plotly import graph_objects, io
-    except ImportError:
-        raise ConnsearchError("an HTML page needs plotly: pip install 'connsearch[html]'") from None
+    require_plotly()
+    from plotly import graph_objects, io
+
     drawn = drawing_of(front, x, y)
     figure = graph_objects.Figure(data=_traces(drawn), layout=_layout(drawn, title))
     page = str(
@@ -63,6 +62,14 @@ def pareto_html(
     if path is not None:
         write_whole(Path(path), page.encode())
     return page
+
+
+def require_plotly() -> None:
+    """Raise `ConnsearchError` if plotly is not installed."""
+    try:
+        import plotly  # noqa: F401  # only whether it is there
+    except ImportError:
+        raise ConnsearchError("an HTML page needs plotly: pip install 'connsearch[html]'") from None
 
 
 def _traces(drawn: Drawing) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 Nodes stand on a horizontal line in topological order. An edge is a half arc from x to x, as high as the
 distance it spans asks for: above the line where features are read, below it where they change resolution.
-The unit of length is the distance between two neighbouring layers.
+The unit of length is the distance between two neighbouring layers. Graphs with more than one line, because
+they have parallel paths or come back to a higher resolution, are laid out in `connsearch.plots.grid`.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def plot_pareto(
         width: Of the picture in inches: 3.5 is one column of a paper, 7.2 two.
 
     Raises:
-        StudyError: if there is no complete trial or no such column.
+        StudyError: if there is no complete trial or no such column of numbers.
     """
     drawn = drawing_of(front, x, y)
     with look():
@@ -96,7 +96,7 @@ def drawing_of(front: ParetoFront, x: str, y: str) -> Drawing:
     """Return what a picture of a front in two columns shows.
 
     Raises:
-        StudyError: if there is no complete trial or no such column.
+        StudyError: if there is no complete trial or no such column of numbers.
     """
     if front.trials.empty:
         raise StudyError("there is no complete trial to draw yet: run the study first")

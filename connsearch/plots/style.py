@@ -31,6 +31,7 @@ SMALL = 7.0  # points, the smallest text
 MIXED = "mixed"
 INK, QUIET, FAINT = "#333333", "#666666", "#9A9A9A"
 BAND_COLORS = ("#F3F4F6", "#E6E9EE")
+BOX_COLOR = "#EDEFF3"
 
 AGGREGATION_COLORS = {
     "sum": "#0072B2",

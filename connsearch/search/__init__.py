@@ -1,8 +1,24 @@
-"""Search: spaces, studies, Pareto fronts."""
+"""Search: spaces, studies, Pareto fronts. Fronts need pandas, which is imported when one is asked for."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from connsearch._lazy import lazy
 from connsearch.search.config import StudyConfig
-from connsearch.search.pareto import ParetoFront
 from connsearch.search.space import Member, SearchSpace
-from connsearch.search.study import Progress, Study
+
+if TYPE_CHECKING:
+    from connsearch.search.pareto import ParetoFront
+    from connsearch.search.study import Progress, Study
 
 __all__ = ["Member", "ParetoFront", "Progress", "SearchSpace", "Study", "StudyConfig"]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "ParetoFront": "connsearch.search.pareto",
+        "Progress": "connsearch.search.study",
+        "Study": "connsearch.search.study",
+    },
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -104,6 +105,9 @@ def _words(items: Sequence[Any]) -> str:
 
 # ---- reading and writing ---------------------------------------------------------------------------
 
+_SPAN = ("low", "high")
+_WHOLE_SPAN = (*_SPAN, "step")
+
 
 def _read(data: object, item: Callable[[object], Any], number: type | None) -> Choice:
     if isinstance(data, Fixed | AnyOf | IntRange | FloatRange):
@@ -114,12 +118,12 @@ def _read(data: object, item: Callable[[object], Any], number: type | None) -> C
             raise SpecError(f"any_of must be a list, got {data['any_of']!r}")
         return AnyOf(tuple(item(value) for value in data["any_of"]))
     if number is not None and isinstance(data, Mapping):
-        known = ["low", "high", "log", *(["step"] if number is int else [])]
-        _only(data, ["any_of", *known])
-        missing = [key for key in ("low", "high") if key not in data]
+        keys = _WHOLE_SPAN if number is int else _SPAN
+        _only(data, ["any_of", *keys, "log"])
+        missing = [key for key in _SPAN if key not in data]
         if missing:
             raise SpecError(f"a range needs low and high, {missing[0]} is missing")
-        ends = {key: item(data[key]) for key in known if key in data and key != "log"}
+        ends = {key: item(data[key]) for key in keys if key in data}
         log = data.get("log", False)
         if not isinstance(log, bool):
             raise SpecError(f"log must be true or false, got {log!r}")
@@ -148,21 +152,27 @@ def _plain(value: Any) -> Any:
     return value.to_data() if isinstance(value, Ref) else value
 
 
+def _any_of_schema(item: dict[str, Any]) -> dict[str, Any]:
+    listed = {"type": "array", "items": item, "minItems": 2, "uniqueItems": True}
+    return _table_schema({"any_of": listed}, ["any_of"])
+
+
+def _span_schema(item: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return _table_schema(dict.fromkeys(keys, item) | {"log": {"type": "boolean"}}, ["low", "high"])
+
+
+def _table_schema(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": required,
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
 def _field(item: Callable[[object], Any], number: type | None, schema: dict[str, Any]) -> Any:
-    any_of = {
-        "type": "object",
-        "required": ["any_of"],
-        "properties": {"any_of": {"type": "array", "items": schema, "minItems": 2}},
-        "additionalProperties": False,
-    }
-    ends = dict.fromkeys(("low", "high", *(["step"] if number is int else [])), schema)
-    span = {
-        "type": "object",
-        "required": ["low", "high"],
-        "properties": {**ends, "log": {"type": "boolean"}},
-        "additionalProperties": False,
-    }
-    options = [schema, any_of, *([span] if number else [])]
+    keys = {int: _WHOLE_SPAN, float: _SPAN}
+    options = [schema, _any_of_schema(schema), *([_span_schema(schema, keys[number])] if number else [])]
     return Annotated[
         Any,
         PlainValidator(lambda data: _read(data, item, number)),
@@ -178,9 +188,9 @@ def _integer(data: object) -> int:
 
 
 def _number(data: object) -> float:
-    if type(data) not in (int, float) or not math.isfinite(data):  # type: ignore[arg-type]
-        raise SpecError(f"must be a number, got {data!r}")
-    return float(data)  # type: ignore[arg-type]
+    if isinstance(data, int | float) and type(data) is not bool and abs(data) <= sys.float_info.max:
+        return float(data)
+    raise SpecError(f"must be a number, got {data!r}")
 
 
 def _text(data: object) -> str:
@@ -193,7 +203,7 @@ def _read_ladder(data: object) -> Choice:
     if isinstance(data, list | tuple):
         data = data[0] if len(data) == 1 else {"any_of": list(data)}
     if isinstance(data, Mapping) and "any_of" not in data:
-        data = {"log": True, **data}
+        data = {"log": "step" not in data, **data}
     return _read(data, _integer, int)
 
 
@@ -201,9 +211,9 @@ def _write_ladder(choice: Choice) -> Any:
     if isinstance(choice, AnyOf):
         return list(choice.values)
     if isinstance(choice, IntRange):
-        return (
-            {"log": False, **_write(choice)} if not choice.log else {"low": choice.low, "high": choice.high}
-        )
+        table = _write(choice)
+        table.pop("log", None)
+        return table if choice.log == (choice.step == 1) else {**table, "log": choice.log}
     return _write(choice)
 
 
@@ -211,7 +221,7 @@ _INTEGER = {"type": "integer"}
 INT_CHOICE = _field(_integer, int, _INTEGER)
 FLOAT_CHOICE = _field(_number, float, {"type": "number"})
 TEXT_CHOICE = _field(_text, None, {"type": "string"})
-# A number, a list (a ladder) or a table of low and high, searched in the logarithm unless it says not to.
+# A number, a list (a ladder), or a range, searched in the logarithm unless it has steps or says not to.
 LADDER_CHOICE = Annotated[
     Any,
     PlainValidator(_read_ladder),
@@ -220,13 +230,9 @@ LADDER_CHOICE = Annotated[
         {
             "anyOf": [
                 _INTEGER,
-                {"type": "array", "items": _INTEGER, "minItems": 1},
-                {
-                    "type": "object",
-                    "required": ["low", "high"],
-                    "properties": {"low": _INTEGER, "high": _INTEGER, "log": {"type": "boolean"}},
-                    "additionalProperties": False,
-                },
+                {"type": "array", "items": _INTEGER, "minItems": 1, "uniqueItems": True},
+                _any_of_schema(_INTEGER),
+                _span_schema(_INTEGER, _WHOLE_SPAN),
             ]
         }
     ),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from connsearch.search.seeds import stream_seed
 from connsearch.spec.network import NetworkSpec
 from connsearch.train.config import TrainConfig
 from connsearch.train.result import EpochRecord, TrainResult
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What PyTorch says on CUDA, on a CPU under Linux, on one under Windows."""
 
 
 class Outcome(NamedTuple):
@@ -48,7 +52,7 @@ def evaluate_network(
         on_epoch: Called after each epoch.
 
     Raises:
-        TrainError: if the device's memory does not suffice, or as `connsearch.train.train`.
+        TrainError: if memory does not suffice to build or train the network, or as `connsearch.train.train`.
     """
     import torch
 
@@ -56,15 +60,25 @@ def evaluate_network(
     from connsearch.nn import Network
     from connsearch.train import train
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(study_seed, trial, "init"))
-        network = Network(spec)
     data, seed = load_dataset(train_config.dataset), stream_seed(study_seed, trial, "train")
-    try:
+    with enough_memory(device):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(study_seed, trial, "init"))
+            network = Network(spec)
         result = train(network, data, train_config, seed=seed, device=device, on_epoch=on_epoch)
-    except torch.OutOfMemoryError as error:
-        raise TrainError(f"out of memory on {device}: {str(error).splitlines()[0]}") from None
     return Outcome(network_cost(spec), result)
+
+
+@contextmanager
+def enough_memory(device: str) -> Iterator[None]:
+    """Turn running out of memory, of which torch tells in several ways, into a `TrainError`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        if isinstance(error, MemoryError) or any(words in reason for words in _NO_MEMORY):
+            raise TrainError(f"out of memory on {device}: {reason or 'no more is there'}") from None
+        raise
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
@@ -72,7 +86,7 @@ def environment(device: str, threads: int) -> dict[str, Any]:
     import torch
 
     return {
-        "device": torch.cuda.get_device_name()
+        "device": torch.cuda.get_device_name(device)
         if device.startswith("cuda")
         else platform.processor() or "cpu",
         "threads": threads or torch.get_num_threads(),

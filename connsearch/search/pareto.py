@@ -11,18 +11,19 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from os import PathLike
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
 
 from connsearch.errors import StudyError, did_you_mean
 from connsearch.files import write_whole
+from connsearch.search.config import Direction
 from connsearch.search.hypervolume import Losses, hypervolume, non_dominated
 from connsearch.text import COUNTS, human, table
 
-Direction = Literal["minimize", "maximize"]
 _DEFAULT: Direction = "minimize"
 
 _FIRST = ("trial", "macs", "params", "val_error")
@@ -186,10 +187,10 @@ class ParetoFront:
         Trials without a value in either column are left out.
 
         Raises:
-            StudyError: if there is no such column.
+            StudyError: if there is no such column, or it does not hold numbers.
         """
-        self.require(x)
-        self.require(y)
+        self.require_numbers(x)
+        self.require_numbers(y)
         ways = dict(self._pairs())
         reference = self.reference if {x, y} <= self.reference.keys() else None
         rows = self.trials.dropna(subset=[x, y])
@@ -205,6 +206,16 @@ class ParetoFront:
         if column not in self.trials.columns:
             raise StudyError(
                 f"the trials have no column {column!r}. {did_you_mean(column, self.trials.columns)}"
+            )
+
+    def require_numbers(self, column: str) -> None:
+        """Raise `StudyError` if the trials lack a column, or it holds something else than numbers."""
+        self.require(column)
+        word = _first_word(self.trials[column])
+        if word is not None:
+            known = [str(name) for name in self.trials.columns if _first_word(self.trials[name]) is None]
+            raise StudyError(
+                f"this needs a column of numbers, {column!r} holds {word!r}. {did_you_mean(column, known)}"
             )
 
     def __eq__(self, other: object) -> bool:
@@ -307,6 +318,11 @@ def _worst(
         return {}
     pairs = zip(objectives, directions, strict=False)
     return {n: float(trials[n].max() if way == "minimize" else trials[n].min()) for n, way in pairs}
+
+
+def _first_word(values: pd.Series) -> object:
+    """Return the first value that is there and no number; None if there is none."""
+    return next((value for value in values.dropna() if not isinstance(value, Real)), None)
 
 
 # ---- plain values --------------------------------------------------------------------------------------

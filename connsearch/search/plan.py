@@ -9,9 +9,10 @@ from pathlib import Path
 
 from connsearch.cost import network_cost
 from connsearch.search.config import StudyConfig
-from connsearch.search.objective import training_device
+from connsearch.search.objective import enough_memory, training_device
+from connsearch.search.samplers import make_sampler
 from connsearch.search.space import Member
-from connsearch.search.storage import check_writable, exists
+from connsearch.search.storage import check_free, check_writable, exists
 from connsearch.search.study import Study, check_data, check_same
 from connsearch.text import duration, si
 
@@ -20,18 +21,21 @@ TIMED_IMAGES = 256
 
 
 def plan_text(config: StudyConfig, directory: Path, device: str | None = None) -> str:
-    """Return a few lines about a study; draws members and times one training step of the median one.
+    """Return a few lines about a study; draws members and times short trainings of three of them.
 
     Raises:
         BudgetError, SpecError, DataError: where the study could not start.
         StudyError: if the directory cannot be written or holds another study.
+        TrainError: if the device is not there, or memory does not suffice.
     """
     space, device = config.space, training_device(device)
     space.check()
     check_data(config)
+    make_sampler(config.sampler, 0)
     storage = _storage_line(directory, config)
     rng = random.Random(config.seed)
     members = sorted((space.draw(rng) for _ in range(N_SAMPLED)), key=lambda m: network_cost(m.spec).macs)
+    within = sum(member.meets_budget for member in members)
     costs = [network_cost(member.spec) for member in members]
     seconds = _seconds_per_trial(config, members, device)
     kinds = sum(1 for _ in space.kinds())
@@ -45,6 +49,8 @@ def plan_text(config: StudyConfig, directory: Path, device: str | None = None) -
             f"members    {si(costs[0].macs)} to {si(costs[-1].macs)} MACs, "
             f"{si(min(c.params for c in costs))} to {si(max(c.params for c in costs))} parameters, "
             f"{min(layers)} to {max(layers)} layers ({N_SAMPLED} drawn)",
+            f"budget     {100 * within / N_SAMPLED:g} % of these lie within "
+            f"{100 * space.budget.tolerance:g} % below it, none above",
             f"training   {train.dataset.label}, {train.epochs} epochs, batch {train.batch_size}; "
             f"activations up to {si(memory)}B",
             f"time       about {duration(seconds)} a trial, {duration(seconds * config.n_trials)} for "
@@ -68,11 +74,12 @@ def _seconds_per_trial(config: StudyConfig, members: list[Member], device: str) 
     once = config.train.model_copy(update={"epochs": 1, "warmup_epochs": 0.0})
     times = []
     for member in (members[len(members) * k // 6] for k in (1, 3, 5)):
-        with torch.random.fork_rng(devices=[]):
-            network = Network(member.spec)
-        train(network, short, once, seed=0, device=device)  # the first step is slow, and is once a trial
-        start = time.perf_counter()
-        train(network, short, once, seed=0, device=device)
+        with enough_memory(device):
+            with torch.random.fork_rng(devices=[]):
+                network = Network(member.spec)
+            train(network, short, once, seed=0, device=device)  # the first step is slow, and is once a trial
+            start = time.perf_counter()
+            train(network, short, once, seed=0, device=device)
         times.append((time.perf_counter() - start) / (2 * len(few)))  # a pass to train, one to validate
     images = config.train.epochs * (len(data.train) + len(data.val))
     return statistics.mean(times) * images
@@ -80,6 +87,7 @@ def _seconds_per_trial(config: StudyConfig, members: list[Member], device: str) 
 
 def _storage_line(directory: Path, config: StudyConfig) -> str:
     if not exists(directory):
+        check_free(directory)
         check_writable(directory)
         return f"{directory}, new; one journal file, one process at a time"
     study = Study.load(directory)

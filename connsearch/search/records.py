@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from connsearch.registry import Ref
 from connsearch.search.choices import values
 from connsearch.search.space import PER_BLOCK
 from connsearch.text import duration, human
@@ -122,8 +123,7 @@ def _common(items: Sequence[Any]) -> str:
 def _word(item: str | Mapping[str, Any]) -> str:
     if isinstance(item, str):
         return item
-    params = ", ".join(f"{key}={value}" for key, value in item.items() if key != "name")
-    return f"{item['name']}({params})"
+    return Ref(item["name"], tuple((key, value) for key, value in item.items() if key != "name")).label
 
 
 def reference_point(config: StudyConfig) -> dict[str, float] | None:

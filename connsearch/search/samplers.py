@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from connsearch.errors import StudyError
+from connsearch.errors import SpecError, StudyError
 from connsearch.registry import Ref, Registry
 from connsearch.search.choices import AnyOf, Choice, Fixed, IntRange
 from connsearch.search.space import label
@@ -22,6 +22,7 @@ def make_sampler(ref: Ref, seed: int) -> BaseSampler:
     """Return a fresh Optuna sampler.
 
     Raises:
+        SpecError: if a parameter is out of its range.
         StudyError: if the sampler needs a package that is not installed.
     """
     from optuna.exceptions import ExperimentalWarning
@@ -46,6 +47,7 @@ def tpe_sampler(seed: int, *, n_startup_trials: int = 10) -> BaseSampler:
     """Tree-structured Parzen estimator over all knobs together; random for the first trials."""
     from optuna.samplers import TPESampler
 
+    _at_least(0, "tpe", n_startup_trials=n_startup_trials)
     return TPESampler(
         seed=seed,
         multivariate=True,
@@ -59,6 +61,7 @@ def nsga2_sampler(seed: int, *, population_size: int = 20) -> BaseSampler:
     """Genetic algorithm NSGA-II; one generation has `population_size` trials."""
     from optuna.samplers import NSGAIISampler
 
+    _at_least(2, "nsga2", population_size=population_size)
     return NSGAIISampler(seed=seed, population_size=population_size)
 
 
@@ -67,11 +70,18 @@ def gp_sampler(seed: int, *, n_startup_trials: int = 10) -> BaseSampler:
     """Gaussian process; needs scipy, and seconds for each trial after the first hundred."""
     from optuna.samplers import GPSampler
 
+    _at_least(0, "gp", n_startup_trials=n_startup_trials)
     try:
         import scipy  # noqa: F401  # the sampler would fail in the middle of a study
     except ImportError:
         raise StudyError("sampler 'gp' needs scipy: pip install 'connsearch[samplers]'") from None
     return GPSampler(seed=seed, n_startup_trials=n_startup_trials)
+
+
+def _at_least(low: int, sampler: str, **params: int) -> None:
+    for name, value in params.items():
+        if value < low:
+            raise SpecError(f"sampler {sampler!r}: {name} must be {low} or more, got {value}")
 
 
 def distributions(knobs: Mapping[str, Choice]) -> dict[str, BaseDistribution]:

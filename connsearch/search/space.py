@@ -9,6 +9,7 @@ drawn, its range never depends on another knob, so that samplers can learn; a kn
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from connsearch.config import Config
-from connsearch.cost import Budget, fit_width
+from connsearch.cost import Budget, fit_width, network_cost
 from connsearch.errors import BudgetError, SpecError, did_you_mean
 from connsearch.graph import TOPOLOGIES
 from connsearch.registry import Ref
@@ -57,7 +58,10 @@ else:
 PER_NETWORK = ("scope", "stem", "transition", "carry", "head")
 PER_BLOCK = ("topology", "aggregation", "unit")
 CATEGORIES = (*PER_NETWORK, *PER_BLOCK)
+WIDTH_RATIOS = (0.01, 100.0)
 RATIO_UNIT = 1000  # widths of a shape are ratios in thousandths, before they are solved
+WIDEST_RATIO = 10**18  # in the same unit; the narrowest is 1
+N_CHECKED = 50  # members drawn to see whether a budget can be met
 
 
 class BlocksSpace(Config):
@@ -67,7 +71,7 @@ class BlocksSpace(Config):
         count: Number of blocks.
         topology, aggregation, unit: Of every block alike, unless named in `per_block`.
         n_layers: Number of units, for each block on its own.
-        width_ratio: Width of a block over that of the block before, for each on its own.
+        width_ratio: Width of a block over that of the block before, for each on its own; 0.01 to 100.
         per_block: Which of topology, aggregation and unit are chosen for each block on its own.
     """
 
@@ -80,12 +84,17 @@ class BlocksSpace(Config):
     per_block: tuple[Literal["topology", "aggregation", "unit"], ...] = ()
 
     @model_validator(mode="after")
-    def _positive(self) -> Self:
-        for name, least in (("count", 1), ("n_layers", 1), ("width_ratio", 0.01)):
-            if min(values(getattr(self, name))) < least:
-                raise SpecError(
-                    f"must be at least {least}, got {min(values(getattr(self, name)))}", place=name
-                )
+    def _bounded(self) -> Self:
+        for name, least, most in (
+            ("count", 1, math.inf),
+            ("n_layers", 1, math.inf),
+            ("width_ratio", *WIDTH_RATIOS),
+        ):
+            found = values(getattr(self, name))
+            if min(found) < least:
+                raise SpecError(f"must be at least {least}, got {min(found)}", place=name)
+            if max(found) > most:
+                raise SpecError(f"must be at most {most}, got {max(found)}", place=name)
         return self
 
 
@@ -120,6 +129,17 @@ class Member(NamedTuple):
     knobs: dict[str, Any]
     budget: Budget
     spec: NetworkSpec
+
+    @property
+    def share(self) -> float:
+        """The greatest share of a bound of the budget that is used."""
+        cost = network_cost(self.spec)
+        return self.budget.use(macs=cost.macs, params=cost.params)
+
+    @property
+    def meets_budget(self) -> bool:
+        """Whether the cost lies within the tolerance below the budget."""
+        return 1 - self.budget.tolerance <= self.share <= 1
 
 
 class SearchSpace(Config):
@@ -199,6 +219,7 @@ class SearchSpace(Config):
         width, blocks = float(RATIO_UNIT), []
         for number in range(1, knobs["count"] + 1):
             width *= knobs[f"width_ratio_{number}"] if number > 1 else 1
+            width = min(max(width, 1), WIDEST_RATIO)
             block = {name: knobs.get(f"{name}_{number}", knobs.get(name)) for name in PER_BLOCK}
             blocks.append({**block, "n_layers": knobs[f"n_layers_{number}"], "width": round(width)})
         parts = {name: knobs[name] for name in PER_NETWORK}
@@ -206,7 +227,10 @@ class SearchSpace(Config):
 
     def draw(self, rng: random.Random) -> Member:
         """Return a random member."""
-        return self.member({name: draw(choice, rng) for name, choice in self.knobs().items()})
+        return self._drawn(rng, {})
+
+    def _drawn(self, rng: random.Random, fixed: Mapping[str, Any]) -> Member:
+        return self.member({name: draw(choice, rng) for name, choice in self.knobs().items()} | dict(fixed))
 
     # ---- bounds ----------------------------------------------------------------------------------
 
@@ -228,10 +252,14 @@ class SearchSpace(Config):
             yield {name: numbers[name] if name in numbers else chosen[category[name]] for name in knobs}
 
     def check(self) -> None:
-        """Make sure that every kind of member can meet every budget.
+        """Make sure that every kind of member fits every budget, and that budgets are met to the tolerance.
+
+        A budget is met if some of 50 members drawn come within the tolerance; of a range, some budget
+        must be.
 
         Raises:
-            BudgetError: naming the kind, the bound, the least cost that is possible and the way out.
+            BudgetError: naming the kind, the bound, the least cost that is possible and the way out, or
+                the budget that is not met.
             SpecError: if a kind is refused, naming it and the reason.
         """
         for knobs in self.kinds():
@@ -242,6 +270,21 @@ class SearchSpace(Config):
                 raise BudgetError(f"budget: no {kind} fits: {error}") from None
             except SpecError as error:
                 raise SpecError(f"{kind}: {error}") from None
+        for macs in values(self.budget.macs) if isinstance(self.budget.macs, AnyOf) else [None]:
+            self._check_met({"macs_budget": macs} if macs else {})
+
+    def _check_met(self, fixed: Mapping[str, Any]) -> None:
+        """Raise `BudgetError` if no member drawn, with some knobs fixed, comes near its budget."""
+        rng, members = random.Random(0), []
+        for _ in range(N_CHECKED if self.knobs().keys() - fixed.keys() else 1):
+            members.append(self._drawn(rng, fixed))
+            if members[-1].meets_budget:
+                return
+        closest = max(members, key=lambda member: member.share)
+        raise BudgetError(
+            f"budget: no member drawn comes within {100 * self.budget.tolerance:g} % of its budget, the "
+            f"closest uses {100 * closest.share:.1f} % of {closest.budget}: raise the budget or its tolerance"
+        )
 
 
 def _value(name: str, choice: Choice, drawn: Mapping[str, Any]) -> Any:

@@ -33,14 +33,14 @@ def create(path: Path, config: StudyConfig) -> None:
     """Make a study; one that another process has made meanwhile stays.
 
     Raises:
-        StudyError: if the directory cannot be written, or another process is at it.
+        StudyError: if the directory cannot be written or holds a file of the user's own in the way, or
+            another process is at it.
     """
+    check_free(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with locked(path):
             if not exists(path):
-                if (path / COPY).exists():
-                    raise StudyError(f"{path}: holds a {COPY} that is no study's copy: choose another --dir")
                 _create_journal(path, config)
                 write_whole(path / COPY, config.to_toml().encode())
     except OSError as error:
@@ -137,6 +137,16 @@ def mend(path: Path, n_knobs: int) -> None:
             drawn += operation == JournalOperation.SET_TRIAL_PARAM
             end += len(line)
         journal.truncate(end if drawn >= n_knobs else last_trial)
+
+
+def check_free(path: Path) -> None:
+    """Make sure that a study's copy of its configuration would overwrite no other file.
+
+    Raises:
+        StudyError: if it would.
+    """
+    if os.path.lexists(path / COPY) and not exists(path):  # a study's journal is there before its copy
+        raise StudyError(f"{path}: holds a {COPY} that is no study's copy: choose another --dir")
 
 
 def check_writable(path: Path) -> None:

@@ -61,7 +61,7 @@ class Study:
         directory: str | os.PathLike[str],
         space: SearchSpace,
         *,
-        objectives: Sequence[str] | dict[str, Any] = ("val_error", "macs"),
+        objectives: str | Sequence[str] | dict[str, Any] = ("val_error", "macs"),
         seed: int = 0,
         sampler: object = "tpe",
         train: TrainConfig | dict[str, Any] | None = None,
@@ -72,7 +72,7 @@ class Study:
         Args:
             directory: Created if it does not exist.
             space: What is searched.
-            objectives: Names, each to be minimised, or a mapping from names to directions.
+            objectives: A name or names, each to be minimised, or a mapping from names to directions.
             seed: All randomness follows from it.
             sampler: "random", "tpe", "nsga2", "gp", or a table with parameters.
             train: How networks are trained; by default digits, 12 epochs.
@@ -84,7 +84,8 @@ class Study:
             StudyError: if the directory holds another study or cannot be written.
             DataError: if the data set is missing or does not match the space.
         """
-        directions = objectives if isinstance(objectives, dict) else dict.fromkeys(objectives, "minimize")
+        names = [objectives] if isinstance(objectives, str) else objectives
+        directions = names if isinstance(names, dict) else dict.fromkeys(names, "minimize")
         given = {"train": train} if train is not None else {}
         config = StudyConfig(
             space=space, objectives=directions, seed=seed, sampler=sampler, question=question, **given

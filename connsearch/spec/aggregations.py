@@ -1,7 +1,7 @@
 """Aggregations: how the outputs that a layer reads become its one input, as torch-free rules.
 
 A rule says which sources it takes and what it owns; `connsearch.nn.aggregations` holds the module of
-the same name. A layer with a single source reads it as it is: no rule applies and none owns anything.
+the same name. A layer with a single source reads it as it is, unless a rule says that it applies to one.
 
 Shapes: n sources of C channels and H x W pixels, oldest first.
 """
@@ -56,7 +56,13 @@ class Aggregation:
 
     equal_channels: ClassVar[bool] = True
     free_edges: ClassVar[bool] = False  # whether no edge owns anything
+    adds: ClassVar[bool] = False  # whether it is the plain sum or mean, so that sources can be dropped
+    ordered: ClassVar[bool] = False  # whether the order of the sources matters to what it computes
     routes: ClassVar[bool] = False  # whether each source needs gates, one for each reader of this kind
+
+    def applies(self, n: int) -> bool:
+        """Return whether it applies to n sources; what it does not apply to is read as it is."""
+        return n > 1
 
     def out_channels(self, channels: Sequence[int]) -> int:
         """Return the channels of the one input."""
@@ -75,11 +81,15 @@ class Aggregation:
         return Owned()
 
     def footprint(self, n: int) -> Footprint:
-        """Return the memory of the reference module for n >= 2 sources."""
+        """Return the memory of the reference module for n sources that it applies to."""
         return Footprint()
 
+    def gated_by(self, source: int, reads: Sequence[int]) -> int:
+        """Return which node makes the gate of a source that reads `reads`; only asked if `routes`."""
+        return source
+
     def gates(self, channels: int, n_readers: int) -> Chain:
-        """Return the operations from a source's output to its gates; only asked if `routes`."""
+        """Return the operations from a node's output to its gates; only asked if `routes`."""
         return ()
 
 
@@ -106,7 +116,7 @@ def list_aggregations() -> list[str]:
     """Return the names of all registered aggregations.
 
     >>> list_aggregations()
-    ['concat', 'depthwise', 'gated', 'mean', 'routed', 'sum']
+    ['concat', 'depthwise', 'gated', 'mean', 'routed', 'sum', 'weighted']
     """
     return sorted(AGGREGATIONS)
 
@@ -127,6 +137,7 @@ class Sum(Aggregation):
     """x = sum_i h_i: ResNet-v2 when all earlier outputs are read."""
 
     free_edges: ClassVar[bool] = True
+    adds: ClassVar[bool] = True
 
     def node(self, n: int, channels: int, pixels: int) -> Owned:
         """One running addition for each output element, as residual networks do it."""
@@ -153,6 +164,41 @@ class Concat(Aggregation):
         for more in channels[1:]:
             total = total + more
         return total
+
+
+@register_aggregation("weighted")
+@dataclass(frozen=True, kw_only=True)
+class Weighted(Aggregation):
+    """x = sum_i a(w_i) h_i: one learned scalar for each source.
+
+    activation = none, a(w) = w: DenseFormer's depth-weighted average (Pagliardini et al., arXiv
+    2402.02622, and the authors' code: 1 on the newest source and 0 on the others at first). activation =
+    sigmoid: the edges of randomly wired networks (Xie et al., arXiv 1904.01569; weights that start at 0).
+    single = true: a single source is weighted too.
+    """
+
+    ordered: ClassVar[bool] = True  # the newest source starts with a weight of its own
+    activation: str = "none"
+    newest: float = 1.0  # initial w of the newest source
+    older: float = 0.0  # initial w of all others
+    single: bool = False
+
+    def __post_init__(self) -> None:
+        if self.activation not in ("none", "sigmoid"):
+            known = did_you_mean(self.activation, ("none", "sigmoid"))
+            raise SpecError(f"aggregation 'weighted': unknown activation {self.activation!r}. {known}")
+
+    def applies(self, n: int) -> bool:
+        """Return whether there are several sources, or a single one is to be weighted."""
+        return n > 1 or (n == 1 and self.single)
+
+    def edge(self, channels: int, pixels: int) -> Owned:
+        """One weight, and one multiply-accumulate for each element."""
+        return Owned(params=1, source_macs=channels * pixels)
+
+    def footprint(self, n: int) -> Footprint:
+        """All sources are kept for the gradient of the weights."""
+        return Footprint(saves_sources=True)
 
 
 @register_aggregation("depthwise")
@@ -194,6 +240,7 @@ class Gated(Aggregation):
     T h_2 + (1 - T) h_1, the highway layer (Srivastava et al., arXiv 1505.00387).
     """
 
+    ordered: ClassVar[bool] = True
     bias: float = -1.0  # initial bias of the gates: negative carries the older sources
 
     def first_edge(self, channels: int, pixels: int) -> Owned:
@@ -213,22 +260,45 @@ class Gated(Aggregation):
 @register_aggregation("routed")
 @dataclass(frozen=True, kw_only=True)
 class Routed(Aggregation):
-    """x_j = sum_i g_ij h_i with gates from the features of each source.
+    """x_j = sum_i g_ij h_i with gates from features: what a node gives out is distributed over its readers.
 
-    g_i = softmax_j(W2 ReLU(W1 mean(h_i) + b1) + b2): every source distributes itself over its routed
-    readers j (Tissera et al., arXiv 2006.13904; equations recalled, not confirmed). A source with one
-    routed reader gives it everything, without a gate.
+    g_i = softmax_j(W2 ReLU(W1 mean(z_i) + b1) + b2). gates_of = source: z_i is the source h_i, and j runs
+    over its routed readers (cross-connections). gates_of = parent: z_i is the one node that the source
+    reads, and j runs over the routed readers of all that read z_i, so that x_j = sum_i g_ij U_ij with
+    U_ij made of z_i (cross-prediction). single = true: a single source is weighted too, as when one tensor
+    is distributed over several paths. A node with one such reader gives it everything, without a gate.
+    (Tissera et al., arXiv 2006.13904 and 2107.02450; equations recalled, not confirmed.)
     """
 
     hidden: int = 16
+    gates_of: str = "source"
+    single: bool = False
     routes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.hidden < 1:
             raise SpecError(f"aggregation 'routed': hidden must be at least 1, got {self.hidden}")
+        if self.gates_of not in ("source", "parent"):
+            known = did_you_mean(self.gates_of, ("source", "parent"))
+            raise SpecError(f"aggregation 'routed': unknown gates_of {self.gates_of!r}. {known}")
+
+    def applies(self, n: int) -> bool:
+        """Return whether there are several sources, or a single one is to be weighted."""
+        return n > 1 or (n == 1 and self.single)
+
+    def gated_by(self, source: int, reads: Sequence[int]) -> int:
+        """Return the source, or the one node that it reads."""
+        if self.gates_of == "source":
+            return source
+        if len(reads) != 1:
+            raise SpecError(
+                f"routed(gates_of=parent) needs sources that read one node each, got one that reads "
+                f"{len(reads)}: use gates_of=source"
+            )
+        return reads[0]
 
     def edge(self, channels: int, pixels: int) -> Owned:
-        """One multiply-accumulate for each element; the gates belong to the source."""
+        """One multiply-accumulate for each element; the gates belong to the node whose output makes them."""
         return Owned(source_macs=channels * pixels)
 
     def footprint(self, n: int) -> Footprint:

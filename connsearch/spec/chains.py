@@ -24,6 +24,7 @@ from connsearch.spec.ops import (
     Conv,
     DepthwiseConv,
     Norm,
+    Op,
 )
 
 ChainRule = Callable[..., Chain]
@@ -61,6 +62,8 @@ def chain(registry: Registry[ChainRule], ref: Ref, in_channels: int, width: int)
     """
     params: dict[str, Any] = registry.bind(ref)
     ops = registry[ref.name](in_channels, width, **params)
+    if not isinstance(ops, tuple) or not all(isinstance(op, Op) for op in ops):
+        raise SpecError(f"{registry.kind} {ref.label!r} must return a tuple of operations, got {ops!r}")
     if not ops and registry is not LINES:
         raise SpecError(f"{registry.kind} {ref.label!r} has no operation")
     return ops

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from connsearch.errors import SpecError, did_you_mean
 from connsearch.spec.chains import (
     HEADS,
     STEMS,
     TRANSITIONS,
     grouped,
     norm_act,
+    positive,
 )
 from connsearch.spec.ops import (
     Chain,
@@ -19,18 +21,35 @@ from connsearch.spec.ops import (
 
 
 @STEMS.register("conv")
-def conv_stem(in_channels: int, width: int, *, kernel: int = 3) -> Chain:
-    """A bare kxk convolution, for small images."""
-    return (grouped(in_channels, width, kernel, 1),)
+def conv_stem(
+    in_channels: int,
+    width: int,
+    *,
+    kernel: int = 3,
+    channels: int = 0,
+    bias: bool = False,
+    activation: str = "none",
+    norm: str = "none",
+) -> Chain:
+    """kxk - [norm - act], for small images: a bare convolution unless asked for more.
+
+    channels: how many it gives out, in place of the width.
+    """
+    positive(channels=channels or 1)
+    out_channels = channels or width
+    first = grouped(in_channels, out_channels, kernel, 1)._replace(bias=bias)
+    return (first, *norm_act(out_channels, norm, activation))
 
 
 @STEMS.register("imagenet")
-def imagenet_stem(in_channels: int, width: int, *, activation: str = "relu") -> Chain:
-    """7x7 / 2 - norm - act - 3x3 / 2 maximum: the stem for large images."""
+def imagenet_stem(in_channels: int, width: int, *, expansion: int = 1, activation: str = "relu") -> Chain:
+    """7x7 / 2 - norm - act - 3x3 / 2 maximum [- a bare 1x1 (expansion w)]: the stem for large images."""
+    positive(expansion=expansion)
     return (
         Conv(in_channels, width, 7, stride=2),
         *norm_act(width, "batch", activation),
         Pool("max", 3, 2, 1),
+        *((Conv(width, width * expansion, 1),) if expansion > 1 else ()),
     )
 
 
@@ -44,9 +63,46 @@ def conv_transition(
 
 
 @TRANSITIONS.register("pool")
-def pool_transition(in_channels: int, width: int, *, activation: str = "relu", norm: str = "batch") -> Chain:
-    """norm - act - 1x1 - 2x2 average: DenseNet's transition, Log-DenseNet's carry."""
-    return (*norm_act(in_channels, norm, activation), Conv(in_channels, width, 1), Pool("avg"))
+def pool_transition(
+    in_channels: int,
+    width: int,
+    *,
+    kind: str = "avg",
+    bias: bool = False,
+    activation: str = "relu",
+    norm: str = "batch",
+) -> Chain:
+    """norm - act - 1x1 - 2x2 average or maximum: DenseNet's transition, Log-DenseNet's carry."""
+    if kind not in ("avg", "max"):
+        raise SpecError(f"unknown pool {kind!r}. {did_you_mean(kind, ('avg', 'max'))}")
+    middle = Conv(in_channels, width, 1, bias=bias)
+    return (*norm_act(in_channels, norm, activation), middle, Pool(kind))
+
+
+@HEADS.register("flat")
+def flat_head(
+    in_channels: int,
+    width: int,
+    *,
+    kernel: int = 2,
+    stride: int = 2,
+    cells: int = 9,
+    activation: str = "relu",
+    norm: str = "batch",
+) -> Chain:
+    """norm - act - kxk / stride average - linear of all that is left, `cells` pixels of each channel.
+
+    The head that SparseNet's published figures for large images need: 7x7 pixels become 3x3.
+    """
+    positive(kernel=kernel, stride=stride, cells=cells)
+    pool = Pool("avg", kernel, stride)
+    return (*norm_act(in_channels, norm, activation), pool, Linear(in_channels * cells, width))
+
+
+@HEADS.register("pixels")
+def pixel_head(in_channels: int, width: int, *, activation: str = "relu", norm: str = "batch") -> Chain:
+    """norm - act - 1x1 with a bias: the logits of each pixel, for dense prediction."""
+    return (*norm_act(in_channels, norm, activation), Conv(in_channels, width, 1, bias=True))
 
 
 @HEADS.register("pool")

@@ -10,10 +10,13 @@ from connsearch.spec.chains import (
     ordered,
     positive,
 )
+from connsearch.spec.ends import pool_transition
 from connsearch.spec.ops import (
     Chain,
+    Conv,
     Deconv,
     Pool,
+    Position,
     Slice,
     Subsample,
     Upsample,
@@ -22,7 +25,7 @@ from connsearch.spec.ops import (
 
 @LINES.register("identity")
 def identity(in_channels: int, width: int) -> Chain:
-    """Nothing: the node gives out the aggregation of its sources, two at least."""
+    """Nothing: the node gives out the aggregation of its sources, two at least; a stem, the image."""
     return ()
 
 
@@ -39,14 +42,24 @@ def projection(
     *,
     kernel: int = 1,
     stride: int = 1,
+    extra: int = 0,
     activation: str = "none",
     norm: str = "none",
     order: str = "post",
 ) -> Chain:
-    """kxk / stride - [norm - act] (order = post), or [norm - act] - kxk / stride (order = pre)."""
+    """kxk / stride - [norm - act] (order = post), or [norm - act] - kxk / stride (order = pre).
+
+    It gives out `extra` channels beside the width.
+    """
     positive(stride=stride)
-    middle = grouped(in_channels, width, kernel, 1)._replace(stride=stride)
-    return ordered(in_channels, width, middle, norm, activation, order)
+    if extra < 0:
+        raise SpecError(f"extra must be at least 0, got {extra}")
+    out_channels = width + extra
+    middle = grouped(in_channels, out_channels, kernel, 1)._replace(stride=stride)
+    return ordered(in_channels, out_channels, middle, norm, activation, order)
+
+
+LINES.register("transition")(pool_transition)
 
 
 @LINES.register("zero_pad")
@@ -59,12 +72,18 @@ def zero_pad(in_channels: int, width: int, *, stride: int = 2) -> Chain:
 
 
 @LINES.register("slice")
-def slice_channels(in_channels: int, width: int, *, start: int = 0, stop: int = 1) -> Chain:
-    """The channels start .. stop - 1; a negative number counts from the end, stop = 0 is the end."""
-    first = start if start >= 0 else in_channels + start
-    last = stop if stop > 0 else in_channels + stop
+def slice_channels(
+    in_channels: int, width: int, *, start: int = 0, stop: int = 1, in_widths: bool = False
+) -> Chain:
+    """The channels start .. stop - 1; a negative number counts from the end, stop = 0 is the end.
+
+    in_widths: start and stop count multiples of the width, in place of channels.
+    """
+    step = width if in_widths else 1
+    first = start * step if start >= 0 else in_channels - -start * step
+    last = stop * step if stop > 0 else in_channels - -stop * step
     if isinstance(in_channels, int) and not 0 <= first < last <= in_channels:
-        raise SpecError(f"no channels {start} .. {stop} of {in_channels}")
+        raise SpecError(f"no channels {first} .. {last} of {in_channels}")
     return (Slice(first, last),)
 
 
@@ -105,3 +124,11 @@ def deconv(
     positive(stride=stride)
     out = in_channels if keep else width
     return (*norm_act(in_channels, norm, activation), Deconv(in_channels, out, kernel, stride, bias))
+
+
+@LINES.register("patches")
+def patches(in_channels: int, width: int, *, size: int = 4, rows: int = 8, columns: int = 8) -> Chain:
+    """size x size / size with a bias, then a learned position for each of rows x columns patches."""
+    positive(size=size, rows=rows, columns=columns)
+    cut = Conv(in_channels, width, size, stride=size, bias=True, padding=0)
+    return (cut, Position(width, rows, columns))

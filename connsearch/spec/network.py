@@ -9,11 +9,12 @@ from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, mod
 
 from connsearch.config import Config
 from connsearch.errors import SpecError, did_you_mean
-from connsearch.graph import TOPOLOGIES, ConnectivityGraph, Node
+from connsearch.graph import TOPOLOGIES, ConnectivityGraph, Node, predecessors
 from connsearch.graph.build import graph_across_blocks, graph_of_blocks
 from connsearch.registry import Ref, ref_field
 from connsearch.spec.aggregations import AGGREGATIONS
 from connsearch.spec.chains import HEADS, LINES, STEMS, TRANSITIONS, UNITS
+from connsearch.spec.drops import DROPS
 
 if TYPE_CHECKING:
     TopologyRef = Ref
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     TransitionRef = Ref
     HeadRef = Ref
     LineRef = Ref
+    DropRef = Ref
 else:
     TopologyRef, AggregationRef, UnitRef = ref_field(TOPOLOGIES), ref_field(AGGREGATIONS), ref_field(UNITS)
     StemRef, TransitionRef, HeadRef = ref_field(STEMS), ref_field(TRANSITIONS), ref_field(HEADS)
-    LineRef = ref_field(LINES)
+    LineRef, DropRef = ref_field(LINES), ref_field(DROPS)
 
 
 class InputConfig(Config):
@@ -67,6 +69,7 @@ class PartConfig(Config):
         aggregation: How the node's sources become its input; by default its block's.
         ratio: Width that the line or unit is asked for, as a multiple of the block's width, rounded down;
             0: for a unit the block's width, for a line what the block's units give out.
+        multiple: If given, that width is rounded to the nearest multiple of it instead, halves up.
     """
 
     name: str = Field(min_length=1)
@@ -74,11 +77,14 @@ class PartConfig(Config):
     unit: UnitRef | None = None
     aggregation: AggregationRef | None = None
     ratio: float = Field(0.0, ge=0.0)
+    multiple: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _one_line(self) -> Self:
         if self.line is not None and self.unit is not None:
             raise SpecError(f"part {self.name!r}: line and unit exclude each other: leave one out")
+        if self.multiple and not self.ratio:
+            raise SpecError(f"part {self.name!r}: multiple rounds what ratio says: give a ratio")
         return self
 
 
@@ -96,7 +102,8 @@ def _read_graph(data: object) -> ConnectivityGraph | None:
             name = table.pop("name")
             if name in graph:
                 raise SpecError(f"node {name!r} is listed twice: remove one")
-            graph.add_node(name, **table)
+            graph.add_node(name)
+            graph.nodes[name].update(table)
         for source, target in data["edges"]:
             if source not in graph or target not in graph:
                 raise SpecError(f"edge ({source!r}, {target!r}) joins a node that is not listed")
@@ -155,7 +162,9 @@ class NetworkSpec(Config):
             the next block's units give out.
         own_graph: A connectivity graph of one's own, in place of topologies and depths; its nodes'
             `block` says which entry of `blocks` gives unit, width and aggregation, its nodes' `part`
-            which entry of `parts` overrides that.
+            which entry of `parts` overrides that. Of several heads the last is the network's own, the
+            others supervise earlier layers in training.
+        drop: What training does at random to edges into nodes that add or average their sources.
         parts: What nodes of the given graph compute that is neither a block's unit nor a transition.
 
     Raises:
@@ -174,6 +183,7 @@ class NetworkSpec(Config):
     compression: float = Field(0.0, ge=0.0, le=1.0)
     head: HeadRef = Ref("pool")
     blocks: tuple[BlockConfig, ...]
+    drop: DropRef | None = None
     parts: tuple[PartConfig, ...] = ()
     own_graph: GraphField = Field(None, alias="graph")
 
@@ -203,7 +213,11 @@ class NetworkSpec(Config):
         if self.scope == "global":
             raise SpecError("scope 'global' makes the graph itself: leave out scope or graph")
         for number, block in enumerate(self.blocks):
-            given = block.model_fields_set & {"topology", "n_layers", "entry_unit"}
+            given = {
+                name
+                for name in ("topology", "n_layers", "entry_unit")
+                if getattr(block, name) != BlockConfig.model_fields[name].default
+            }
             if given:
                 raise SpecError(f"blocks[{number}].{min(given)} and graph exclude each other: leave one out")
         names = [part.name for part in self.parts]
@@ -221,7 +235,7 @@ class NetworkSpec(Config):
                 )
         for kind in ("stem", "head"):
             found = [node.name for node in graph.nodes if node.kind == kind]
-            if len(found) != 1:
+            if not found or (kind == "stem" and len(found) > 1):
                 raise SpecError(f"graph: a network needs one {kind}, got {', '.join(found) or 'none'}")
 
     # ---- what it describes -----------------------------------------------------------------------
@@ -230,9 +244,22 @@ class NetworkSpec(Config):
         """Return the connectivity graph of the whole network."""
         if self.own_graph is not None:
             return self.own_graph
-        if self.scope == "global":
-            return graph_across_blocks(self.blocks[0].topology, [block.n_layers for block in self.blocks])
-        return graph_of_blocks([(block.topology, block.n_layers, block.entry_unit) for block in self.blocks])
+        try:
+            if self.scope == "global":
+                return graph_across_blocks(self.blocks[0].topology, [b.n_layers for b in self.blocks])
+            return graph_of_blocks([(b.topology, b.n_layers, b.entry_unit) for b in self.blocks])
+        except SpecError as error:
+            raise SpecError(str(error), place=self._place_of_topology()) from None
+
+    def _place_of_topology(self) -> str:
+        """Return where the first topology stands that gives no graph."""
+        if self.scope == "block":
+            for number, block in enumerate(self.blocks):
+                try:
+                    predecessors(block.topology, block.n_layers - block.entry_unit)
+                except SpecError:
+                    return f"blocks[{number}].topology"
+        return "blocks[0].topology"
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -281,7 +308,7 @@ class NetworkSpec(Config):
         """Return a network over a graph of one's own, every block alike.
 
         Args:
-            graph: Needs one stem and one head.
+            graph: Needs one stem and a head; of several heads the last is the network's own.
             aggregation: A registered aggregation: a name, a label or a table.
             unit: A registered unit, likewise.
             width: Width of every block.

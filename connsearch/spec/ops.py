@@ -1,20 +1,21 @@
 """Primitive operations: what a stem, a unit, a transition or a head is a straight line of.
 
 Operations are plain values. Counting, building and compiling all read the same line, so what is
-counted is what is built. Shapes: C channels, H W pixels.
+counted is what is built. The last field says which operation it is: as tuples, two of them would else be
+equal with equal numbers. Shapes: C channels, H W pixels.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 ACTIVATIONS = ("relu", "elu", "silu", "gelu", "leaky_relu", "mish")
-NORMS = ("batch", "layer", "instance", "none")
+NORMS = ("batch", "layer", "instance", "channel", "none")
 
 
 class Conv(NamedTuple):
-    """A k x k convolution with padding k // 2."""
+    """A k x k convolution with padding k // 2, unless another padding is given."""
 
     in_channels: int
     out_channels: int
@@ -22,6 +23,8 @@ class Conv(NamedTuple):
     stride: int = 1
     groups: int = 1
     bias: bool = False
+    padding: int | None = None
+    op: Literal["conv"] = "conv"
 
 
 class DepthwiseConv(NamedTuple):
@@ -30,19 +33,25 @@ class DepthwiseConv(NamedTuple):
     channels: int
     kernel: int = 3
     stride: int = 1
+    op: Literal["depthwise_conv"] = "depthwise_conv"
 
 
 class Norm(NamedTuple):
-    """A normalisation with a weight and a bias for each channel: batch, layer (over C H W) or instance."""
+    """A normalisation with a weight and a bias for each channel.
+
+    Kinds: batch, layer (over C H W), instance (over H W), channel (over C, pixel by pixel).
+    """
 
     kind: str
     channels: int
+    op: Literal["norm"] = "norm"
 
 
 class Act(NamedTuple):
     """A pointwise activation function."""
 
     kind: str
+    op: Literal["act"] = "act"
 
 
 class Deconv(NamedTuple):
@@ -53,6 +62,7 @@ class Deconv(NamedTuple):
     kernel: int = 3
     stride: int = 2
     bias: bool = False
+    op: Literal["deconv"] = "deconv"
 
 
 class Upsample(NamedTuple):
@@ -60,6 +70,7 @@ class Upsample(NamedTuple):
 
     kind: str
     scale: int = 2
+    op: Literal["upsample"] = "upsample"
 
 
 class Subsample(NamedTuple):
@@ -68,6 +79,7 @@ class Subsample(NamedTuple):
     in_channels: int
     out_channels: int
     stride: int = 2
+    op: Literal["subsample"] = "subsample"
 
 
 class Slice(NamedTuple):
@@ -75,6 +87,7 @@ class Slice(NamedTuple):
 
     start: int
     stop: int
+    op: Literal["slice"] = "slice"
 
 
 class Pool(NamedTuple):
@@ -84,10 +97,13 @@ class Pool(NamedTuple):
     kernel: int = 2
     stride: int = 2
     padding: int = 0
+    op: Literal["pool"] = "pool"
 
 
 class GlobalPool(NamedTuple):
     """The mean over all pixels: C H W to C."""
+
+    op: Literal["global_pool"] = "global_pool"
 
 
 class Linear(NamedTuple):
@@ -95,10 +111,30 @@ class Linear(NamedTuple):
 
     in_features: int
     out_features: int
+    op: Literal["linear"] = "linear"
+
+
+class Position(NamedTuple):
+    """A learned map that is added to what is read: what tells one pixel from another."""
+
+    channels: int
+    height: int
+    width: int
+    op: Literal["position"] = "position"
+
+
+class Attention(NamedTuple):
+    """Scaled dot-product attention between all pixels: 3 C channels of queries, keys, values to C."""
+
+    channels: int
+    heads: int = 1
+    op: Literal["attention"] = "attention"
 
 
 class Softmax(NamedTuple):
     """exp(x) / sum(exp(x)) over the features."""
+
+    op: Literal["softmax"] = "softmax"
 
 
 Op = (
@@ -113,6 +149,8 @@ Op = (
     | Pool
     | GlobalPool
     | Linear
+    | Position
+    | Attention
     | Softmax
 )
 Chain = tuple[Op, ...]
@@ -134,7 +172,8 @@ class Shape(NamedTuple):
 def output_shape(op: Op, shape: Shape) -> Shape:
     """Return the shape that an operation gives out; a height below 1 means the input is too small."""
     if isinstance(op, Conv):
-        return Shape(op.out_channels, *_window(shape, op.kernel, op.stride, op.kernel // 2))
+        padding = op.kernel // 2 if op.padding is None else op.padding
+        return Shape(op.out_channels, *_window(shape, op.kernel, op.stride, padding))
     if isinstance(op, DepthwiseConv):
         return Shape(op.channels, *_window(shape, op.kernel, op.stride, op.kernel // 2))
     if isinstance(op, Deconv):
@@ -151,6 +190,8 @@ def output_shape(op: Op, shape: Shape) -> Shape:
         return Shape(shape.channels, 1, 1)
     if isinstance(op, Linear):
         return Shape(op.out_features, 1, 1)
+    if isinstance(op, Attention):
+        return Shape(op.channels, shape.height, shape.width)
     return shape
 
 
@@ -173,6 +214,8 @@ _WORDS: dict[type, str] = {
     Pool: "pool",
     GlobalPool: "pool",
     Linear: "linear",
+    Position: "position",
+    Attention: "attention",
     Softmax: "softmax",
 }
 

@@ -16,8 +16,9 @@ from connsearch.graph import ConnectivityGraph, Node
 from connsearch.registry import Ref, Registry, entry_cache
 from connsearch.spec.aggregations import Aggregation, aggregation_rule
 from connsearch.spec.chains import HEADS, LINES, STEMS, TRANSITIONS, UNITS, ChainRule, chain, unit_channels
+from connsearch.spec.drops import EdgeDrop, drop_rule
 from connsearch.spec.network import NetworkSpec, PartConfig
-from connsearch.spec.ops import Chain, Linear, Norm, Shape, output_shape
+from connsearch.spec.ops import Chain, Linear, Norm, Position, Shape, output_shape
 
 T = TypeVar("T")
 
@@ -38,10 +39,13 @@ class NodePlan(NamedTuple):
         sources: Indices of the nodes it reads, oldest first.
         source_channels: Their channels.
         aggregation: The reference of its aggregation; None with fewer than two sources.
-        slots: For a routed aggregation, per source: which output of the source's gates it uses, or None
-            where the source has no other routed reader. Empty otherwise.
+        slots: For a routed aggregation, per source: which of the gates of the node in `gated_by` weights
+            it, or None where that node has no other routed reader. Empty otherwise.
         line: Its operations, which read the aggregated input.
         gates: Operations from the node's output to its gates; empty if none.
+        drops: Per source, what training does to the edge at random, or None; empty if nothing is done.
+        gated_by: For a routed aggregation, per source: the node whose output makes its gate, the source
+            itself or what it reads. Empty otherwise.
     """
 
     node: Node
@@ -51,6 +55,8 @@ class NodePlan(NamedTuple):
     slots: tuple[int | None, ...]
     line: Line
     gates: Chain
+    drops: tuple[EdgeDrop | None, ...] = ()
+    gated_by: tuple[int, ...] = ()
 
     @property
     def chain(self) -> Chain:
@@ -86,6 +92,21 @@ class NetworkPlan(NamedTuple):
             found.append(known[key])
         return found
 
+    def released(self) -> list[list[int]]:
+        """Return, for each node, the sources that it is the last to read."""
+        return _by_last([node.sources for node in self.nodes])
+
+    def released_gates(self) -> list[list[int]]:
+        """Return, for each node, the nodes whose gates it is the last to use."""
+        if not any(node.gates for node in self.nodes):
+            return [[]] * len(self.nodes)
+        return _by_last(
+            [
+                [owner for owner, slot in zip(node.gated_by, node.slots, strict=True) if slot is not None]
+                for node in self.nodes
+            ]
+        )
+
     def sizes(self) -> list[tuple[int, int]]:
         """Return height and width of the maps at each scale."""
         found = {
@@ -96,7 +117,17 @@ class NetworkPlan(NamedTuple):
     def canonical_hash(self) -> str:
         """Return hexadecimal digits that are equal for two spellings of one network."""
         labels = [(n.node.kind, n.aggregation, n.in_shape, n.chain, n.gates) for n in self.nodes]
-        return self.graph.canonical_hash([*labels])
+        ordered = [n.aggregation is not None and rule_of(n.aggregation).ordered for n in self.nodes]
+        return self.graph.canonical_hash([*labels], ordered=ordered)
+
+
+def _by_last(users: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return, for each of several users, what it is the last to use."""
+    last = {thing: index for index, things in enumerate(users) for thing in things}
+    found: list[list[int]] = [[] for _ in users]
+    for thing, user in last.items():
+        found[user].append(thing)
+    return found
 
 
 rule_of = entry_cache(aggregation_rule)
@@ -138,11 +169,10 @@ class _Resolver:
             for number, part in enumerate(spec.parts)
             if part.aggregation is not None
         }
-        self.routed = (
-            self._routed_readers()
-            if any(rule.routes for _, rule in [*self.aggregations, *self.part_rules.values()])
-            else {}
-        )
+        rules = [rule for _, rule in [*self.aggregations, *self.part_rules.values()]]
+        self.singly = any(rule.applies(1) for rule in rules)  # whether a single source may be weighted
+        self.owners: dict[int, tuple[int, ...]] = {}  # who makes the gates of a routed node's sources
+        self.routed = self._routed_readers() if any(rule.routes for rule in rules) else {}
         self.shapes: list[Shape] = []  # of the nodes' outputs so far
         self.lines: dict[tuple[str, str, int, Shape], Line] = {}  # by kind, part, block, input
 
@@ -155,13 +185,16 @@ class _Resolver:
                 raise SpecError(str(error), place=node.name) from None
             plans.append(plan)
             self.shapes.append(plan.line.out_shape)
+        if self.spec.drop is not None:
+            plans = _with_drops(self.spec.drop, self.graph, plans)
         return NetworkPlan(self.graph, self.image, tuple(plans))
 
     def _plan(self, index: int, node: Node, sources: tuple[int, ...]) -> NodePlan:
         aggregation: Ref | None = None
         slots: tuple[int | None, ...] = ()
+        gated_by: tuple[int, ...] = ()
         channels: tuple[int, ...]
-        if len(sources) > 1:
+        if len(sources) > 1 or (self.singly and self._weights_one(index, node, sources)):
             aggregation, rule = self._aggregation(node, sources)
             shapes = [self.shapes[s] for s in sources]
             in_shape = shapes[0]
@@ -173,7 +206,7 @@ class _Resolver:
             if not rule.equal_channels:
                 in_shape = Shape(rule.out_channels(channels), in_shape[1], in_shape[2])
             if rule.routes:
-                slots = self._slots(index, sources)
+                gated_by, slots = self.owners[index], self._slots(index)
         else:
             in_shape = self.shapes[sources[0]] if sources else self.image
             channels = (in_shape[0],) * len(sources)
@@ -181,10 +214,10 @@ class _Resolver:
         line = self.lines.get(key)
         if line is None:
             line = self.lines[key] = _line(*self._rule(node, in_shape.channels), in_shape)
-        if not line.chain and aggregation is None:
+        if not line.chain and aggregation is None and sources:  # a stem may give out the image as it is
             raise SpecError("a node without operations merges two sources at least")
         gates = self._gates(index, line.out_shape) if index in self.routed else ()
-        return NodePlan(node, sources, channels, aggregation, slots, line, gates)
+        return NodePlan(node, sources, channels, aggregation, slots, line, gates, (), gated_by)
 
     def _aggregation(self, node: Node, sources: tuple[int, ...]) -> tuple[Ref, Aggregation]:
         """Return how a node reads: as its part says, or as its block; a transition as the block it leaves."""
@@ -217,7 +250,7 @@ class _Resolver:
     def _part(self, part: PartConfig, block: int) -> tuple[Registry[ChainRule], Ref, int] | None:
         """Return the line of a part and its width; None for a part that has no line of its own."""
         if part.ratio:
-            width = _floor_times(self.widths[block], part.ratio)
+            width = _times(self.widths[block], part.ratio, part.multiple)
         else:
             width = self.block_out[block] if part.line is not None else self.widths[block]
         if part.line is not None:
@@ -229,25 +262,67 @@ class _Resolver:
     # ---- routing ---------------------------------------------------------------------------------
 
     def _routed_readers(self) -> dict[int, list[int]]:
-        """Return, for each source of a routed aggregation, its routed readers in order."""
+        """Return, for each node that makes gates for routed aggregations, their readers in order."""
         found: dict[int, list[int]] = {}
         for index, (node, sources) in enumerate(zip(self.graph.nodes, self.graph.sources, strict=True)):
-            if len(sources) > 1 and self._aggregation(node, sources)[1].routes:
-                for source in sources:
-                    found.setdefault(source, []).append(index)
+            rule = self._aggregation(node, sources)[1] if sources else None
+            if rule is not None and rule.routes and rule.applies(len(sources)):
+                owners = _placed(node.name, self._gated_by, rule, sources)
+                self.owners[index] = owners
+                for owner in set(owners):
+                    found.setdefault(owner, []).append(index)
         return found
 
-    def _slots(self, index: int, sources: tuple[int, ...]) -> tuple[int | None, ...]:
-        readers = [self.routed[source] for source in sources]
-        return tuple(r.index(index) if len(r) > 1 else None for r in readers)
+    def _gated_by(self, rule: Aggregation, sources: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple([rule.gated_by(source, self.graph.sources[source]) for source in sources])
+
+    def _weights_one(self, index: int, node: Node, sources: tuple[int, ...]) -> bool:
+        """Return whether a node weights a single source: its rule does, and others share the gates."""
+        rule = self._aggregation(node, sources)[1] if sources else None
+        if rule is None or not rule.applies(1):
+            return False
+        return not rule.routes or len(self.routed[self.owners[index][0]]) > 1
+
+    def _slots(self, index: int) -> tuple[int | None, ...]:
+        readers = [self.routed[owner] for owner in self.owners[index]]
+        return tuple([r.index(index) if len(r) > 1 else None for r in readers])
 
     def _gates(self, index: int, shape: Shape) -> Chain:
+        """Return the gates of a node, on which all that use them agree."""
         readers = self.routed[index]
         if len(readers) < 2:
             return ()
-        first = readers[0]
-        _, rule = self._aggregation(self.graph.nodes[first], self.graph.sources[first])
-        return rule.gates(shape.channels, len(readers))
+        first_by: dict[Ref, int] = {}
+        for reader in readers:
+            ref, _ = self._aggregation(self.graph.nodes[reader], self.graph.sources[reader])
+            first_by.setdefault(ref, reader)
+        wanted = {_gates_of(ref, shape.channels, len(readers)): reader for ref, reader in first_by.items()}
+        if len(wanted) > 1:
+            first, second = [self.graph.nodes[reader].name for reader in wanted.values()][:2]
+            raise SpecError(
+                f"its readers {first!r} and {second!r} ask for different gates: "
+                "give their aggregations the same parameters"
+            )
+        return next(iter(wanted))
+
+
+@entry_cache
+def _gates_of(ref: Ref, channels: int, n_readers: int) -> Chain:
+    return rule_of(ref).gates(channels, n_readers)
+
+
+def _with_drops(ref: Ref, graph: ConnectivityGraph, plans: Sequence[NodePlan]) -> list[NodePlan]:
+    """Return the plans with what a drop does to edges into nodes that add or average their sources."""
+    adding = [i for i, p in enumerate(plans) if p.aggregation is not None and rule_of(p.aggregation).adds]
+    edges = _placed("drop", drop_rule, ref).edges(graph, adding)
+    if not edges:
+        raise SpecError(
+            f"{ref.label!r} finds nothing to drop: no node adds or averages several sources", place="drop"
+        )
+    return [
+        p._replace(drops=tuple(edges.get((source, i)) for source in p.sources)) if i in adding else p
+        for i, p in enumerate(plans)
+    ]
 
 
 def _placed(place: str, ask: Callable[..., T], *args: Any) -> T:
@@ -285,6 +360,11 @@ def _line(registry: Registry[ChainRule], ref: Ref, width: int, shape: Shape) -> 
                 f"{ref.label!r} reads {op.in_features} features, but {after.channels} x {after.height} x "
                 f"{after.width} are left: change the input's size"
             )
+        if isinstance(op, Position) and (op.height, op.width) != (after.height, after.width):
+            raise SpecError(
+                f"{ref.label!r} has positions for {op.height}x{op.width} pixels, but {after.height}x"
+                f"{after.width} are left: change the input's size"
+            )
         after = output_shape(op, after)
     if after.height < 1 or after.width < 1:
         size = f"{shape.height}x{shape.width}"
@@ -293,13 +373,22 @@ def _line(registry: Registry[ChainRule], ref: Ref, width: int, shape: Shape) -> 
 
 
 def _normalised_together(op: Norm, shape: Shape) -> Any:
-    """Return how many values of one image a norm normalises together; 0 for batch norms."""
-    if op.kind == "batch":
+    """Return how many values of one image a norm normalises together; 0 where that may be one."""
+    if op.kind in ("batch", "channel"):
         return 0
     return (1 if op.kind == "instance" else op.channels) * (shape.height * shape.width)
 
 
-def _floor_times(channels: Any, ratio: float) -> Any:
+def _times(channels: Any, ratio: float, multiple: int) -> Any:
+    """Return ratio * channels, rounded to the nearest multiple, halves up; multiple = 0: rounded down."""
+    if not multiple:
+        return _floor_times(channels, ratio)
+    exact = Fraction(str(ratio))  # floor(r c / m + 1/2) = floor((2 r c + m) / (2 m)), in whole numbers
+    doubled = channels * (2 * exact.numerator) + multiple * exact.denominator
+    return _floor_times(doubled, Fraction(1, 2 * multiple * exact.denominator)) * multiple
+
+
+def _floor_times(channels: Any, ratio: float | Fraction) -> Any:
     """Return floor(ratio * channels), of an integer or of a symbol, at least 1; 0.3 means 3/10."""
     exact = Fraction(str(ratio))
     return max(1, math.floor(channels * exact)) if isinstance(channels, int) else channels.floor_times(exact)

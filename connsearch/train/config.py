@@ -32,12 +32,13 @@ class TrainConfig(Config):
         lr: Highest learning rate.
         momentum: Nesterov momentum; beta_1 of Adam.
         weight_decay: L2 penalty; for "adamw" decoupled from the gradient.
-        decay_norms: Whether parameters with fewer than 2 dimensions (norms, biases) decay too.
+        decay_norms: Whether all parameters decay, or only the weights of convolutions and linear layers.
         schedule: "constant", "step" (times `gamma` at each milestone) or "cosine" (towards 0).
         milestones: When "step" acts, as fractions of all steps, ascending.
         gamma: What "step" multiplies by.
         warmup_epochs: Linear rise from 0 before the schedule; may be fractional.
         label_smoothing: Share of the target spread evenly over all classes.
+        head_weight: Weight of the loss of each further head, for networks that supervise earlier layers.
         grad_clip: Largest norm of the whole gradient; 0 for no limit.
         augment: Whether to make the random changes that the data set allows.
         amp: Whether to train in bfloat16 with channels-last maps where that pays: on CUDA. On a CPU
@@ -63,6 +64,7 @@ class TrainConfig(Config):
     gamma: float = Field(0.1, gt=0, le=1)
     warmup_epochs: float = Field(0.0, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    head_weight: float = Field(0.3, ge=0)
     grad_clip: float = Field(0.0, ge=0)
     augment: bool = True
     amp: bool = True

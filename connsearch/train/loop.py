@@ -9,17 +9,20 @@ Shapes: B images of a batch, C channels, H W pixels, K classes.
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch.data.dataset import Dataset
 from connsearch.errors import TrainError
+from connsearch.nn.network import Network
 from connsearch.train.batches import Batches
 from connsearch.train.config import TrainConfig
 from connsearch.train.evaluation import check_logits, evaluate, restored_modes
@@ -47,9 +50,10 @@ def train(
     """Train a model in place and return its curve.
 
     The seed decides the order of the images, their random changes and what the model draws while
-    training (dropout); the model's initial weights are the caller's. On a CPU, equal seeds, weights
-    and thread counts give bit-identical curves. The caller's random state is left alone, and each
-    submodule gets its mode back. `dataset.test` is not read.
+    training (dropout); the model's initial weights are the caller's. Equal seeds and weights give
+    bit-identical curves, on a CPU at equal thread counts, on a GPU with the kernels that repeat
+    themselves; an operation that has none there warns. The caller's random state and choice of kernels
+    are left alone, and each submodule gets its mode back. `dataset.test` is not read.
 
     Args:
         model: Takes B C H W, returns B K. Moved to the device.
@@ -73,7 +77,12 @@ def train(
     order, changes, layers = (int(s) for s in np.random.SeedSequence(seed).generate_state(3, np.uint64))
     run = _Run(model, dataset, config, torch_device(device), seeds=(order, changes))
     curve: list[EpochRecord] = []
-    with _seeded(layers, run.device), restored_modes(model), _threads(config.threads):
+    with (
+        _seeded(layers, run.device),
+        restored_modes(model),
+        _threads(config.threads),
+        _repeatable(run.device),
+    ):
         try:
             for epoch in range(1, config.epochs + 1):
                 curve.append(run.epoch(epoch))
@@ -82,6 +91,33 @@ def train(
         except _DivergenceError:
             return TrainResult(tuple(curve), diverged=True, seconds=run.seconds)
     return TrainResult(tuple(curve), diverged=False, seconds=run.seconds)
+
+
+_REPEATABLE: tuple[tuple[Any, str, bool], ...] = (
+    (torch.backends.cudnn, "deterministic", True),
+    (torch.backends.cudnn, "benchmark", False),
+    (torch.utils.deterministic, "fill_uninitialized_memory", False),  # a debugging aid that costs time
+)
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """On CUDA, use kernels that give the same values every time; a CPU's do. The old choice comes back."""
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    mode = torch.get_deterministic_debug_mode()
+    before = [getattr(home, name) for home, name, _ in _REPEATABLE]
+    try:
+        torch.set_deterministic_debug_mode(max(mode, 1))  # 1: warn of an operation without such a kernel
+        for home, name, value in _REPEATABLE:
+            setattr(home, name, value)
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        for (home, name, _), value in zip(_REPEATABLE, before, strict=True):
+            setattr(home, name, value)
 
 
 @contextmanager
@@ -156,10 +192,21 @@ class _Run:
         if self.amp:
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
         with self._precision():
-            logits_BK = self.model(images_BCHW)
+            *others, logits_BK = self._logits(images_BCHW)
         check_logits(logits_BK, len(labels_B), self.n_classes)
-        smoothing = self.config.label_smoothing
-        return logits_BK, F.cross_entropy(logits_BK.float(), labels_B, label_smoothing=smoothing)
+        loss = self._loss(logits_BK, labels_B)
+        for other_BK in others:
+            loss = loss + self.config.head_weight * self._loss(other_BK, labels_B)
+        return logits_BK, loss
+
+    def _logits(self, images_BCHW: Tensor) -> Sequence[Tensor]:
+        """Return the logits of every head, the model's own last."""
+        if isinstance(self.model, Network) and len(self.model.heads) > 1:
+            return list(self.model.logits_by_head(images_BCHW).values())
+        return [self.model(images_BCHW)]
+
+    def _loss(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+        return F.cross_entropy(logits_BK.float(), labels_B, label_smoothing=self.config.label_smoothing)
 
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
@@ -169,7 +216,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         if self.config.grad_clip:
             nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
         self.optimizer.step()
@@ -180,12 +227,14 @@ def torch_device(name: str) -> torch.device:
     """Return a device by name.
 
     Raises:
-        TrainError: if it is unknown or not there.
+        TrainError: if it is neither a CPU nor a CUDA device, or not there.
     """
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise TrainError(f"unknown device {name!r}: use 'cpu', 'cuda' or 'cuda:<number>'") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise TrainError(f"unknown device {name!r}: use 'cpu', 'cuda' or 'cuda:<number>'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise TrainError(f"device {name!r} is not there, {found} CUDA devices are: use 'cpu' or another one")

@@ -14,6 +14,9 @@ from connsearch.train.config import TrainConfig
 FUSED_ON = {"cpu", "cuda"}
 """Devices on which one fused kernel updates all parameters."""
 
+WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+"""Modules whose weights decay always."""
+
 
 def make_optimizer(model: nn.Module, config: TrainConfig, device: torch.device) -> Optimizer:
     """Return the optimizer over a model's trainable parameters.
@@ -34,11 +37,13 @@ def make_optimizer(model: nn.Module, config: TrainConfig, device: torch.device) 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     """Return the trainable parameters by weight decay; with `decay_norms` all in one group.
 
-    Without it, parameters with fewer than 2 dimensions (weights of norms, biases) do not decay:
+    Without it, only the weights of convolutions and linear layers decay, not their biases, and no scale
+    or shift of a norm or of an aggregation:
     T. He et al., "Bag of Tricks for Image Classification", CVPR 2019, section 3.1.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
-    decays = [config.decay_norms or p.ndim > 1 for p in trainable]
+    weights = {id(module.weight) for module in model.modules() if isinstance(module, WEIGHTED)}
+    decays = [config.decay_norms or id(p) in weights for p in trainable]
     groups = [
         {"params": [p for p, d in zip(trainable, decays, strict=True) if d is decay], "weight_decay": rate}
         for decay, rate in ((True, config.weight_decay), (False, 0.0))

@@ -13,8 +13,10 @@ from connsearch import __version__
 from connsearch.catalog import CATALOGS
 from connsearch.cost.table import cost_record
 from connsearch.search.space import SearchSpace
+from connsearch.spec.aggregations import AGGREGATIONS
 from connsearch.spec.network import NetworkSpec
 from connsearch.spec.presets import list_presets, preset
+from connsearch.text import si
 
 
 def failed(message: str) -> Result:
@@ -47,7 +49,18 @@ def test_list_datasets(call: Call) -> None:
 
 
 def test_list_presets(call: Call) -> None:
-    assert call("list", "presets") == Result(0, "".join(f"{name}\n" for name in list_presets()), "")
+    result = call("list", "presets")
+    assert (result.code, result.err) == (0, "")
+    lines = {line.split()[0]: line for line in result.out.splitlines()}
+    rest = "1.06 M parameters   283 M MACs  3 x 32 x 32, 10 classes."
+    assert re.fullmatch(f"densenet-40-12 +{rest}", lines["densenet-40-12"])
+    for name, line in lines.items():
+        record = cost_record(preset(name))
+        size = " x ".join(str(n) for n in record["input"])
+        numbers = f"{si(record['params'])} parameters +{si(record['macs'])} MACs"
+        assert re.fullmatch(f"{name} +{numbers}  {size}, {record['n_classes']} classes\\.", line)
+    assert len({line.index(" MACs") for line in lines.values()}) == 1
+    assert len({line.index(" parameters") for line in lines.values()}) == 1
 
 
 @pytest.mark.parametrize("kind", sorted(CATALOGS))
@@ -55,8 +68,7 @@ def test_every_list_has_a_line_for_each_entry(call: Call, kind: str) -> None:
     result = call("list", kind)
     assert (result.code, result.err) == (0, "")
     assert [line.split()[0] for line in result.out.splitlines()] == sorted(CATALOGS[kind])
-    if kind != "presets":
-        assert all(re.fullmatch(r"[\w-]+ {2,}\S.*[.\]:]", line) for line in result.out.splitlines())
+    assert all(re.fullmatch(r"[\w-]+ {2,}\S.*[.\]:]", line) for line in result.out.splitlines())
 
 
 # ---- show ----------------------------------------------------------------------------------------------
@@ -221,7 +233,7 @@ BAD_NETWORKS = {
     'topology = "sparse(bas=3)"': "topology: topology 'sparse' has no parameter 'bas'. Did you mean 'base'? "
     "Known: base.",
     'aggregation = "depthwis"': "aggregation: unknown aggregation 'depthwis'. Did you mean 'depthwise'? "
-    "Known: concat, depthwise, gated, mean, routed, sum.",
+    f"Known: {', '.join(sorted(AGGREGATIONS))}.",
     "n_layer = 4": "n_layer: unknown key. Did you mean 'n_layers'? "
     "Known: aggregation, entry_unit, n_layers, topology, unit, width.",
     'n_layers = "4"': "n_layers: must be an integer, got '4'",
@@ -273,9 +285,9 @@ def test_a_file_that_is_none(
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        ("densenet-40-13",
-         f"unknown preset 'densenet-40-13', and no .toml file. Did you mean 'densenet-40-12'? {PRESETS}"),
-        ("net", f"unknown preset 'net', and no .toml file. {PRESETS}"),
+        ("densenet-40-12x",
+         f"unknown preset 'densenet-40-12x', and no .toml file. Did you mean 'densenet-40-12'? {PRESETS}"),
+        ("zzz", f"unknown preset 'zzz', and no .toml file. {PRESETS}"),
         ("", f"unknown preset '', and no .toml file. {PRESETS}"),
         (".", f"unknown preset '.', and no .toml file. {PRESETS}"),
         ("./net", "./net: no such file"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from tiny import SPACE, STUDY, Call, Result
 from typer.testing import CliRunner
 
 from connsearch.cli import app
+from connsearch.cost import network_cost
 from connsearch.search.pareto import ParetoFront
+from connsearch.search.space import SearchSpace
 from connsearch.search.study import Study
 
 PERCENT = r"\d+\.\d %"
@@ -59,10 +63,18 @@ def test_plan(call: Call, here: Path) -> None:
         "space      2 kinds (categories), searched: macs_budget, topology, n_layers_1",
         "members    20.8 k to 86.4 k MACs, 368 to 1.44 k parameters, 1 to 3 layers (100 drawn)",
     ]
-    assert re.fullmatch(r"training   synthetic\(.*\), 1 epochs, batch 16; activations up to 250 kB", lines[3])
-    assert re.fullmatch(r"time       about \d+ s a trial, \d+ s for 3 trials with sampler random", lines[4])
-    assert lines[5:] == ["storage    runs/study, new; one journal file, one process at a time"]
+    assert lines[3] == f"budget     {members_within(100)} % of these lie within 2 % below it, none above"
+    assert re.fullmatch(r"training   synthetic\(.*\), 1 epochs, batch 16; activations up to 250 kB", lines[4])
+    assert re.fullmatch(r"time       about \d+ s a trial, \d+ s for 3 trials with sampler random", lines[5])
+    assert lines[6:] == ["storage    runs/study, new; one journal file, one process at a time"]
     assert sorted(here.rglob("*")) == before
+
+
+def members_within(n: int) -> int:
+    """Return how many of so many members of the space of seed 0 use 98 to 100 % of their budget."""
+    space, rng = SearchSpace.from_toml("space.toml"), random.Random(0)
+    members = [space.draw(rng) for _ in range(n)]
+    return sum(0.98 <= network_cost(spec).macs / budget.macs <= 1 for _, budget, spec in members)  # type: ignore[operator]  # there is a bound
 
 
 def test_plan_of_a_study_that_has_begun(call: Call, ran: Path) -> None:
@@ -108,11 +120,14 @@ def test_the_copy_of_the_study_runs_too(call: Call, ran: Path) -> None:
     assert reached("runs/again") == reached("runs/study")
 
 
-def test_the_copy_is_not_written_over_by_its_own_study(call: Call, here: Path) -> None:
-    assert call("run", "study.toml", "--dir", ".") == failed(
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_the_copy_is_not_written_over_by_its_own_study(call: Call, here: Path, command: str) -> None:
+    before = sorted(here.rglob("*"))
+    assert call(command, "study.toml", "--dir", ".") == failed(
         ".: holds a study.toml that is no study's copy: choose another --dir"
     )
     assert (here / "study.toml").read_text() == STUDY
+    assert sorted(here.rglob("*")) == before
 
 
 def test_overrides_make_another_study(call: Call, ran: Path) -> None:
@@ -141,6 +156,18 @@ def test_overrides_make_another_study(call: Call, ran: Path) -> None:
         (["--set", "sampler=tpee"],
          "study.toml: sampler: unknown sampler 'tpee'. Did you mean 'tpe'? Known: gp, nsga2, random, tpe."),
         (["--device", "gpu"], "unknown device 'gpu': use 'cpu', 'cuda' or 'cuda:<number>'"),
+        (["--set", "sampler={ name = 'nsga2', population_size = 1 }"],
+         "sampler 'nsga2': population_size must be 2 or more, got 1"),
+        (["--set", "sampler={ name = 'tpe', n_startup_trials = -1 }"],
+         "sampler 'tpe': n_startup_trials must be 0 or more, got -1"),
+        (["--set", "space.budget.macs=30_000"],
+         "budget: no member drawn comes within 2 % of its budget, the closest uses 69.2 % of 30,000 macs: "
+         "raise the budget or its tolerance"),
+        (["--set", "self=1"], "study.toml: self: unknown key. "
+         "Known: n_trials, objectives, question, sampler, schema, seed, space, train."),
+        (["--set", "train.dataset.seed=18446744073709551616"],
+         "dataset 'synthetic': seed must be at most 18446744073709551615, got 18446744073709551616"),
+        (["--device", "mps"], "unknown device 'mps': use 'cpu', 'cuda' or 'cuda:<number>'"),
         (["--device", "cuda:99"], None),
         (["--dir", "net.toml"], "net.toml: cannot be written: {}; choose another directory"),
         (["--dir", "net.toml/below"], "net.toml/below: cannot be written: {}; choose another directory"),
@@ -265,18 +292,58 @@ def test_front_files(call: Call, ran: Path) -> None:
         ),
         (["--plot", "nowhere/a.svg"], "nowhere/a.svg: there is no directory nowhere: make it first"),
         (["--plot", "nowhere/a.html"], "nowhere/a.html: there is no directory nowhere: make it first"),
-        (["--csv", "nowhere/a.csv"], "nowhere/a.csv: cannot be written: No such file or directory"),
-        (["--csv", "."], ".: cannot be written: (Is a directory|Device or resource busy)"),
-        (["--csv", "runs"], "runs: cannot be written: Is a directory"),
+        (["--csv", "nowhere/a.csv"], "nowhere/a.csv: there is no directory nowhere: make it first"),
+        (
+            ["--plot", "a.png", "--csv", "nowhere/a.csv"],
+            "nowhere/a.csv: there is no directory nowhere: make it first",
+        ),
+        (["--csv", "."], ".: is a directory: name a file"),
+        (["--plot", "a.png", "--csv", "runs"], "runs: is a directory: name a file"),
+        (["--plot", "a.png", "--plot", "b.svg/"], "b.svg: is a directory: name a file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_front_files_that_cannot_be(call: Call, ran: Path, args: list[str], message: str) -> None:
+    (ran / "b.svg").mkdir()
     before = sorted(ran.rglob("*"))
     result = call("front", "runs/study", *args)
     assert (result.code, result.out) == (1, "")
     assert re.fullmatch(f"Error: {message}\n", result.err), result.err
     assert sorted(ran.rglob("*")) == before
+
+
+def test_a_page_without_plotly_leaves_no_picture_behind(
+    call: Call, ran: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    before = sorted(ran.rglob("*"))
+    result = call("front", "runs/study", "--plot", "a.png", "--plot", "b.html", "--csv", "c.csv")
+    assert result == failed("an HTML page needs plotly: pip install 'connsearch[html]'")
+    assert sorted(ran.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("objectives", "labels"),
+    [
+        (["val_error", "params"], ["parameters", "validation error (%)"]),
+        (["params", "macs"], ["MACs per image (multiply-accumulates)", "parameters"]),
+        (["training_bytes"], ["training bytes", "validation error (%)"]),
+        (["val_error"], ["MACs per image (multiply-accumulates)", "validation error (%)"]),
+        (["params", "val_error", "macs"], ["MACs per image (multiply-accumulates)", "validation error (%)"]),
+    ],
+    ids=" ".join,
+)
+def test_a_front_is_drawn_in_the_studys_own_objectives(
+    call: Call, here: Path, objectives: list[str], labels: list[str]
+) -> None:
+    pytest.importorskip("plotly")
+    table = ", ".join(f'{name} = "minimize"' for name in objectives)
+    assert call("run", "study.toml", "--dir", "d", "--set", f"objectives={{ {table} }}").code == 0
+    assert call("front", "d", "--plot", "f.svg", "--plot", "f.html").code == 0
+    comments = re.findall(r"<!-- (.*) -->", (here / "f.svg").read_text())
+    assert [text for text in comments if text in labels] == labels
+    page = (here / "f.html").read_text()
+    assert [page.index(f'"text":"{label}"') > 0 for label in labels] == [True, True]
 
 
 def test_the_front_of_a_study_without_trials(call: Call, here: Path) -> None:

@@ -8,8 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 
 from connsearch.cost import Budget, CostModel, NetworkCost, fit_width, network_cost
 from connsearch.errors import BudgetError, SpecError
@@ -142,6 +141,44 @@ def test_groups_divide_the_widths(groups: int) -> None:
     assert 0.9 * 40_000_000 < cost.macs <= 40_000_000
 
 
+@pytest.mark.parametrize("millions", [15, 40])
+@pytest.mark.parametrize("groups", [2, 4])
+@pytest.mark.parametrize("compression", [0.3, 0.5])
+def test_groups_divide_what_units_read_too(compression: float, groups: int, millions: int) -> None:
+    """Behind a compressing transition most widths make no network: 23 channels in 2 groups."""
+    values = {"aggregation": "concat", "unit": f"conv(groups={groups})"}
+    spec = NetworkSpec(blocks=blocks(8, 8, 8, **values), compression=compression, transition="pool")
+    bound = millions * 1_000_000
+    fitted, cost = fitted_cost(spec, Budget(macs=bound), min_depths=[2, 2, 2])
+    assert 0.5 * bound < cost.macs <= bound
+    assert all(width % groups == 0 for width in fitted.widths)
+
+
+def test_a_shape_whose_channels_never_divide_is_refused() -> None:
+    """The transition gives one channel at any width."""
+    values = {"aggregation": "concat", "unit": "conv(groups=3)"}
+    spec = NetworkSpec(blocks=blocks(3, 3, **values), compression=0.001, transition="pool")
+    with pytest.raises(SpecError, match=r"^block2.layer1: 1 channels do not divide into 3 groups"):
+        fit_width(spec, Budget(macs=3_000_000))
+
+
+def test_heads_of_attention_divide_the_widths() -> None:
+    spec = NetworkSpec(blocks=blocks(1, 2, unit="attention(heads=3)"), input={"height": 8, "width": 8})
+    fitted, cost = fitted_cost(spec, Budget(macs=2_000_000))
+    assert all(width % 3 == 0 for width in fitted.widths)
+    assert 0.9 * 2_000_000 < cost.macs <= 2_000_000
+
+
+def test_a_budget_that_no_width_uses_up_is_refused() -> None:
+    with pytest.raises(BudgetError, match=r"^even a width of 1,048,576 leaves most of .* unused: lower"):
+        fit_width(NetworkSpec(blocks=blocks(1)), Budget(macs=10**22))
+
+
+def test_depths_must_be_integers() -> None:
+    with pytest.raises(SpecError, match=r"^1 blocks need as many integers as min_depths, got \['a'\]$"):
+        fit_width(NetworkSpec(blocks=blocks(1)), Budget(macs=10**6), min_depths=["a"])
+
+
 @pytest.mark.parametrize("min_width", [1, 6, 20])
 def test_no_block_is_narrower_than_asked(min_width: int) -> None:
     spec = NetworkSpec(blocks=blocks(1, 50))
@@ -269,6 +306,7 @@ def test_of_two_bounds_the_worse_is_named() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"macs": 10, "tolerance": "x"}, r"tolerance must lie between 0 and 1, got 'x'$"),
         (
             {},
             r"a budget needs macs or params of at least 1, got Budget\(macs=None, params=None, tolerance=",

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from connsearch.cost import (
@@ -72,8 +71,9 @@ def test_weighted_sources_are_counted_one_by_one(aggregation: str) -> None:
         input={"height": 5, "width": 7},
     )
     pixels, cost = 4 * 5 * 7, network_cost(spec)
-    n_sources = {"depthwise": 2 + 3 + 4, "gated": 1 + 2 + 3, "routed": 2 + 3 + 3}.get(aggregation, 0)
-    assert cost.aggregation_macs == cost.source_elements == n_sources * pixels
+    every = 2 + 3 + 4  # sources of nodes that read several
+    weighted = {"depthwise": every, "weighted": every, "gated": every - 3, "routed": every - 1}
+    assert cost.aggregation_macs == cost.source_elements == weighted.get(aggregation, 0) * pixels
     assert cost.add_elements == (3 * pixels if aggregation in ("sum", "mean") else 0)
     assert cost.macs == cost.conv_macs + cost.linear_macs + cost.aggregation_macs
 
@@ -90,6 +90,17 @@ def test_the_cost_model_is_the_cost_at_every_width(spec: NetworkSpec, data: st.D
     cost = network_cost(spec.with_widths(widths))
     assert model.cost(widths) == cost
     assert (model.macs(widths), model.params(widths)) == (cost.macs, cost.params)
+
+
+@pytest.mark.parametrize("widths", [[4], [4, 4, 4], [4, 0], [4, 4.5], [4, True]])
+def test_the_cost_model_refuses_widths_that_are_none(widths: list[Any]) -> None:
+    model = CostModel(NetworkSpec(blocks=[{"n_layers": 2}, {"n_layers": 2}]))
+    with pytest.raises(SpecError, match=r"^2 blocks need an integer width of at least 1 each, got \["):
+        model.cost(widths)
+    if len(widths) != 2:
+        for ask in (model.macs, model.params):
+            with pytest.raises(SpecError, match=r"^2 blocks need as many widths, got \["):
+                ask(widths)
 
 
 @given(specs(), st.data())

@@ -111,12 +111,25 @@ def test_synthetic_is_learnable_but_not_trivially() -> None:
         ("width=0", "width must be 1 or more, got 0"),
         ("n_classes=1", "n_classes must be 2 or more, got 1"),
         ("seed=-1", "seed must be 0 or more, got -1"),
+        (f"seed={2**64}", f"seed must be at most {2**64 - 1}, got {2**64}"),
+        (
+            "n_train=99999999999999999999",
+            "99999999999999999999 images of 3 x 16 x 16 are .* numbers, more than",
+        ),
+        (
+            "height=3000000",
+            "512 images of 3 x 3000000 x 16 are 73728000000 numbers, more than 4294967296: ask",
+        ),
         ("noise=-0.5", "noise must be finite and 0 or more, got -0.5"),
     ],
 )
 def test_an_impossible_parameter_is_named(parameters: str, message: str) -> None:
     with pytest.raises(DataError, match=f"dataset 'synthetic': {message}"):
         load_dataset(f"synthetic({parameters})")
+
+
+def test_the_greatest_seed_is_one() -> None:
+    assert len(load_dataset(f"synthetic(n_train=4, seed={2**64 - 1})").train) == 4
 
 
 def test_the_smallest_synthetic_exists() -> None:

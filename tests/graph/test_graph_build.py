@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from connsearch.graph import ConnectivityGraph, predecessors
 from connsearch.graph.build import graph_across_blocks, graph_of_blocks

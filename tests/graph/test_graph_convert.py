@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import networkx as nx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from connsearch.errors import SpecError
 from connsearch.graph import ConnectivityGraph, Node

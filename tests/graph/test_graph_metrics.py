@@ -6,8 +6,7 @@ import itertools
 
 import networkx as nx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from connsearch.graph import ConnectivityGraph, Node
 from connsearch.graph.metrics import distance_histogram

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from math import ceil, floor, log2, sqrt
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from connsearch.errors import SpecError
 from connsearch.graph import TOPOLOGIES, ConnectivityGraph, list_topologies, predecessors, register_topology
@@ -261,3 +260,17 @@ def test_a_rule_that_reads_no_earlier_node_is_refused(rule: Callable[[int], obje
     register_topology("wrong")(rule)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match=message):
         predecessors("wrong", 4)
+
+
+def test_a_rule_takes_a_node_and_perhaps_the_depth_and_nothing_else() -> None:
+    def with_default(j: int, k: int = 3) -> set[int]:
+        return {max(0, j - k)}
+
+    def of_nothing() -> set[int]:
+        return {0}
+
+    for rule, takes in ((with_default, "j, k=3"), (of_nothing, "nothing")):
+        message = rf"^topology 'odd' must take \(j\) or .* by keyword only; it takes {takes}$"
+        with pytest.raises(SpecError, match=message):
+            register_topology("odd")(rule)
+    assert "odd" not in list_topologies()

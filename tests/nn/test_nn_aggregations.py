@@ -87,6 +87,16 @@ def gated(state: dict[str, Array], sources: list[Array], training: bool) -> Arra
     return x
 
 
+def weighted(state: dict[str, Array], sources: list[Array], training: bool) -> Array:
+    """x = sum_i w_i h_i."""
+    return np.einsum("l,lbchw->bchw", state["weight"], np.stack(sources))
+
+
+def weighted_by_sigmoids(state: dict[str, Array], sources: list[Array], training: bool) -> Array:
+    """x = sum_i h_i / (1 + exp(-w_i))."""
+    return sum((h / (1 + np.exp(-w)) for w, h in zip(state["weight"], sources, strict=True)), np.zeros(()))
+
+
 FORMULAS: dict[str, Formula] = {
     "sum": lambda state, sources, training: np.sum(sources, axis=0),
     "mean": lambda state, sources, training: np.mean(sources, axis=0),
@@ -96,6 +106,9 @@ FORMULAS: dict[str, Formula] = {
     "depthwise(form=paper)": depthwise_paper,
     "gated": gated,
     "gated(bias=0.5)": gated,
+    "weighted": weighted,
+    "weighted(newest=0.0)": weighted,
+    "weighted(activation=sigmoid)": weighted_by_sigmoids,
 }
 
 
@@ -220,6 +233,23 @@ def test_depthwise_starts_as_the_mean(form: str, n: int) -> None:
     if form == "normalized":
         assert torch.equal(module.running_mean, torch.zeros(n, 3))
         assert torch.equal(module.running_var, torch.ones(n, 3))
+
+
+@pytest.mark.parametrize(
+    ("label", "start"),
+    [
+        ("weighted", [0.0, 0.0, 1.0]),
+        ("weighted(activation=sigmoid, newest=0.0)", [0.0, 0.0, 0.0]),
+        ("weighted(newest=0.5, older=0.25)", [0.25, 0.25, 0.5]),
+    ],
+)
+def test_weighted_starts_as_it_is_asked_to(label: str, start: list[float]) -> None:
+    """By default the newest source passes as it is: a network that starts as one without the averages."""
+    module = build_aggregation(AGGREGATIONS.parse(label), [3] * 3)
+    assert module.weight.tolist() == start
+    if label == "weighted":
+        sources = [torch.randn(2, 3, 4, 5) for _ in range(3)]
+        assert torch.equal(module(sources), sources[-1])
 
 
 @pytest.mark.parametrize(("label", "bias"), [("gated", -1.0), ("gated(bias=-2.5)", -2.5)])

@@ -90,6 +90,8 @@ class Executor:
             return torch.stack([self.normal(h, *(own[k][i] for k in keys)) for i, h in enumerate(maps)]).sum(
                 0
             )
+        if label == "weighted":
+            return torch.einsum("lbchw,l->bchw", torch.stack(maps), own["weight"])
         if label == "gated":
             carried = maps[0]
             for i, h in enumerate(maps[1:]):
@@ -121,8 +123,21 @@ class Executor:
         return F.relu(h) if act else h
 
     def conv(self, name: str, i: int, h: Tensor, **options: Any) -> Tensor:
-        weight = self.state[f"{name}.conv{i}.weight"]
-        return F.conv2d(h, weight, padding=weight.shape[-1] // 2, **options)
+        weight, bias = self.state[f"{name}.conv{i}.weight"], self.state.get(f"{name}.conv{i}.bias")
+        return F.conv2d(h, weight, bias, padding=weight.shape[-1] // 2, **options)
+
+    def channel_norm(self, name: str, h: Tensor) -> Tensor:
+        """(h - mean) / deviation over the channels of each pixel."""
+        weight, bias = (self.state[f"{name}.norm1.{k}"][:, None, None] for k in ("weight", "bias"))
+        mean, var = h.mean(1, keepdim=True), h.var(1, unbiased=False, keepdim=True)
+        return (h - mean) / torch.sqrt(var + 1e-5) * weight + bias
+
+    def attention(self, name: str, h: Tensor) -> Tensor:
+        """softmax(q^T k / sqrt(C)) over pixels, as weights of v."""
+        q, k, v = self.conv(name, 1, self.channel_norm(name, h)).flatten(2).chunk(3, 1)
+        weights = torch.softmax(torch.einsum("bcn,bcm->bnm", q, k) / h.shape[1] ** 0.5, -1)
+        seen = torch.einsum("bnm,bcm->bcn", weights, v)
+        return self.conv(name, 2, seen.unflatten(2, h.shape[2:]))
 
     def node(self, name: str, h: Tensor) -> Tensor:
         kind = self.graph.nodes[name]["kind"]
@@ -139,9 +154,21 @@ class Executor:
             return self.norm_act(name, 1, h).mean((2, 3)) @ weight.T + bias
         unit = self.block(name).unit.name
         n_convs = {"basic": 2, "bottleneck": 3, "dense_bottleneck": 2, "conv": 1}
+        if unit == "attention":
+            return self.attention(name, h)
+        if unit == "mlp":
+            return self.conv(name, 2, F.gelu(self.conv(name, 1, self.channel_norm(name, h))))
+        if unit == "act_separable":
+            h = self.conv(name, 2, self.conv(name, 1, F.relu(h), groups=h.shape[1]))
+            return self.norm_act(name, 1, h, act=False)
         if unit == "separable":
             h = self.conv(name, 1, self.norm_act(name, 1, h), groups=h.shape[1])
             return self.conv(name, 2, h)
+        if unit.startswith("post_"):
+            last = {"post_basic": 2, "post_bottleneck": 3}[unit]
+            for i in range(1, last + 1):
+                h = self.norm_act(name, i, self.conv(name, i, h), act=i < last)
+            return h
         for i in range(1, n_convs[unit] + 1):
             h = self.conv(name, i, self.norm_act(name, i, h))
         return h
@@ -394,7 +421,9 @@ def test_every_activation_is_torchs(kind: str) -> None:
 
 def test_every_norm_is_its_formula() -> None:
     x = torch.randn(3, 6, 4, 5, dtype=torch.float64)
-    for norm, axes in (("layer", (1, 2, 3)), ("instance", (2, 3)), ("batch", (0, 2, 3))):
+    normalised = {"layer": (1, 2, 3), "instance": (2, 3), "channel": (1,), "batch": (0, 2, 3)}
+    assert {*normalised, "none"} == set(NORMS)
+    for norm, axes in normalised.items():
         module = build_op(Norm(norm, 6)).double()
         mean, var = x.mean(axes, keepdim=True), x.var(axes, unbiased=False, keepdim=True)
         torch.testing.assert_close(module(x), (x - mean) / torch.sqrt(var + 1e-5))

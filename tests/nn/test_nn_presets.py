@@ -28,9 +28,9 @@ def test_a_preset_runs_forward_and_backward(name: str) -> None:
     network = Network(spec)
     assert sum(p.numel() for p in network.parameters() if p.requires_grad) == network_cost(spec).params
     images = torch.randn(1, spec.input.channels, spec.input.height, spec.input.width)
-    logits = network.train()(images)
-    assert logits.shape[:2] == (1, spec.n_classes)
-    loss = logits.square().sum()
+    logits = network.train().logits_by_head(images)
+    assert {found.shape[:2] for found in logits.values()} == {(1, spec.n_classes)}
+    loss = torch.stack([found.square().sum() for found in logits.values()]).sum()
     loss.backward()
     assert math.isfinite(loss.item())
     unused = [name for name, p in network.named_parameters() if p.grad is None]

@@ -4,6 +4,7 @@ import io
 import time
 from collections.abc import Callable
 from itertools import combinations
+from typing import Any
 
 import networkx as nx
 import pytest
@@ -11,18 +12,24 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from connsearch.errors import SpecError
-from connsearch.graph import ConnectivityGraph, Node
-from connsearch.graph.build import graph_across_blocks
+from connsearch.graph import ConnectivityGraph, Node, predecessors
+from connsearch.graph.build import GraphBuilder, graph_across_blocks, graph_of_rule
 from connsearch.plots import plot_connectivity, plot_graph
-from connsearch.plots.graph import line_look, node_labels
 from connsearch.plots.heat import kind_matrix, value_matrix
+from connsearch.plots.marks import line_look, node_labels
 from connsearch.plots.style import EDGE_COLORS, EDGE_WORDS, SMALL
+from connsearch.spec import resolve
+from connsearch.spec.presets import PRESETS, preset
 
 SMALL_DAG = ConnectivityGraph.from_networkx(nx.DiGraph([("in", "a"), ("in", "b"), ("a", "b"), ("b", "out")]))
+RISING = graph_of_rule(predecessors("log_dense", 30), [4, 6, 9, 7, 4], scales=[0, 1, 2, 1, 0])
+SIZES = [(32, 24), (16, 12), (8, 6)]
 Blocks = Callable[..., ConnectivityGraph]
 
 
-@pytest.fixture(params=["dag", "chain", "log", "dense", "across", "short", "long"])
+@pytest.fixture(
+    params=["dag", "chain", "log", "dense", "across", "short", "long", "rising", "u", "paths", "columns"]
+)
 def graph(request: pytest.FixtureRequest, blocks: Blocks) -> ConnectivityGraph:
     return {
         "dag": lambda: SMALL_DAG,
@@ -32,7 +39,30 @@ def graph(request: pytest.FixtureRequest, blocks: Blocks) -> ConnectivityGraph:
         "across": lambda: graph_across_blocks("log_dense", [6, 6, 6]),
         "short": lambda: blocks("chain", [1] * 7),
         "long": lambda: ConnectivityGraph.from_topology("log_dense", 150),
+        "rising": lambda: RISING,
+        "u": lambda: preset("unet").graph(),
+        "paths": lambda: multipath(3),
+        "columns": lambda: preset("fractalnet-20").graph(),
     }[request.param]()  # type: ignore[no-any-return]
+
+
+def multipath(n_paths: int) -> ConnectivityGraph:
+    """Two blocks of parallel units and joins; in between, every path reads every path."""
+    graph = GraphBuilder()
+    paths = [graph.add("stem", "stem")] * n_paths
+    for block in (1, 2):
+        place: dict[str, Any] = {"block": block, "scale": block - 1}
+        for i in (1, 2):
+            units = [
+                graph.add(f"block{block}.path{p}.layer{i}", reads=[paths[p]], path=p, **place)
+                for p in range(n_paths)
+            ]
+            paths = [
+                graph.add(f"block{block}.path{p}.join{i}", "join", reads={*units, paths[p]}, path=p, **place)
+                for p in range(n_paths)
+            ]
+    graph.add("head", "head", reads=paths, block=2, scale=1)
+    return graph.graph()
 
 
 def arcs_of(figure: Figure) -> dict[str, PathCollection]:
@@ -79,7 +109,7 @@ def test_the_legend_explains_what_occurs(graph: ConnectivityGraph) -> None:
 
 
 def test_words_are_readable(graph: ConnectivityGraph) -> None:
-    assert_words_are_readable(plot_graph(graph, title="A title", sizes=[(32, 32), (16, 16)]))
+    assert_words_are_readable(plot_graph(graph, title="A title", sizes=SIZES))
 
 
 def test_all_arcs_and_nodes_are_inside_the_axes(graph: ConnectivityGraph) -> None:
@@ -101,6 +131,27 @@ def test_blocks_are_named_with_their_sizes_where_they_fit(blocks: Blocks) -> Non
     assert {"block 1 · 32\N{MULTIPLICATION SIGN}24", "block 2 · 16\N{MULTIPLICATION SIGN}12"} <= sized
     single = ConnectivityGraph.from_topology("chain", 4)
     assert not {t for t in plot_graph(single).axes[0].texts if "block" in t.get_text()}
+
+
+def test_a_network_that_rises_is_drawn_as_its_u() -> None:
+    """A line for each scale with the size of its maps; decoders stand right of encoders, as high as they."""
+    axes = plot_graph(RISING, sizes=SIZES).axes[0]
+    words = {t.get_text(): t.xy for t in axes.texts}
+    assert {f"{h}\N{MULTIPLICATION SIGN}{w}" for h, w in SIZES} <= set(words)
+    blocks = [words[f"block {b}"] for b in range(1, 6)]
+    assert [x for x, _ in blocks] == sorted(x for x, _ in blocks)
+    heights = [y for _, y in blocks]
+    assert heights[0] == heights[4] > heights[1] == heights[3] > heights[2]
+
+
+def test_parallel_paths_stand_over_each_other() -> None:
+    axes = plot_graph(multipath(3), sizes=SIZES).axes[0]
+    units = next(line for line in axes.lines if line.get_label() == "unit").get_xydata()
+    assert sorted({y for _, y in units}) == [-2, -1, 0]
+    assert len({x for x, _ in units}) == 4
+    assert {"block 1 · 32\N{MULTIPLICATION SIGN}24", "block 2 · 16\N{MULTIPLICATION SIGN}12"} <= {
+        t.get_text() for t in axes.texts
+    }
 
 
 def test_small_graphs_show_names_large_ones_numbers() -> None:
@@ -133,9 +184,18 @@ def test_the_figure_grows_with_the_graph() -> None:
     assert widths[2] < 7.4
 
 
-def test_a_dense_block_of_100_layers_is_quick() -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_drawn_readably(name: str) -> None:
+    plan = resolve(preset(name))
+    assert_words_are_readable(plot_graph(plan.graph, title=name, sizes=plan.sizes()))
+
+
+@pytest.mark.parametrize("name", ["dense", "fc-log-densenet-103"])
+def test_large_graphs_are_quick(name: str) -> None:
+    graph = ConnectivityGraph.from_topology("dense", 100) if name == "dense" else preset(name).graph()
     start = time.perf_counter()
-    plot_graph(ConnectivityGraph.from_topology("dense", 100)).savefig(io.BytesIO(), format="png", dpi=200)
+    plot_graph(graph).savefig(io.BytesIO(), format="png", dpi=200)
     assert time.perf_counter() - start < 10  # about 1.5 s on an idle core
 
 

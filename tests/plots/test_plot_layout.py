@@ -4,8 +4,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from connsearch.graph import ConnectivityGraph, Node
 from connsearch.graph.build import graph_across_blocks

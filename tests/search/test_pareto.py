@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from connsearch.errors import ConnsearchError, StudyError
+from connsearch.plots import history_frame, pareto_html, plot_history, plot_pareto
 from connsearch.search.hypervolume import hypervolume, non_dominated
 from connsearch.search.pareto import ParetoFront
 from connsearch.text import human
@@ -248,6 +250,23 @@ def test_projection_finds_the_front_in_other_columns() -> None:
 
 
 # ---- nothing there, or something wrong -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draw", [plot_pareto, plot_history, pareto_html, history_frame])
+@pytest.mark.parametrize("column", ["topology", "widths"])
+def test_a_column_of_words_is_refused(draw: Callable[..., object], column: str) -> None:
+    frame = pd.DataFrame(
+        {"trial": [3, 4], "val_error": [0.1, 0.2], "macs": [9, 8], "topology": [None, "dense"],
+         "widths": ["8", "16"], "params": [None, 7]}
+    )  # fmt: skip
+    study = ParetoFront.from_frame(frame, ("val_error", "macs"))
+    word = {"topology": "dense", "widths": "8"}[column]
+    message = (
+        f"this needs a column of numbers, '{column}' holds '{word}'. Known: macs, params, trial, val_error."
+    )
+    with pytest.raises(StudyError, match=f"^{re.escape(message)}$"):
+        draw(study, y=column)
+    assert draw(study, y="params") is not None
 
 
 def test_an_empty_study_has_an_empty_front(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import random
 import re
 from typing import Any
 
+import jsonschema
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from connsearch.config import Config
 from connsearch.errors import SpecError
@@ -52,6 +52,7 @@ FORMS = [
     ("ladder", [7, 9], AnyOf((7, 9))),
     ("ladder", {"low": 1, "high": 9}, IntRange(1, 9, log=True)),
     ("ladder", {"log": False, "low": 1, "high": 9}, IntRange(1, 9)),
+    ("ladder", {"low": 1, "high": 9, "step": 2}, IntRange(1, 9, 2)),
     ("rule", "chain", Fixed(Ref("chain"))),
     ("rule", {"name": "sparse", "base": 3}, Fixed(Ref("sparse", (("base", 3),)))),
     ("rule", {"any_of": ["chain", {"name": "sparse", "base": 3}]},
@@ -65,6 +66,7 @@ def test_every_form_is_read_and_written(field: str, written: object, choice: Cho
     assert getattr(knobs, field) == choice
     assert knobs.to_dict() == {field: written}
     assert Knobs(**{field: choice}) == knobs  # a choice that is made already is taken as it is
+    jsonschema.validate({field: written}, Knobs.json_schema())
 
 
 @pytest.mark.parametrize(
@@ -74,12 +76,14 @@ def test_every_form_is_read_and_written(field: str, written: object, choice: Cho
         ("real", {"low": 1, "high": 2}, FloatRange(1.0, 2.0)),
         ("ladder", [7], Fixed(7)),
         ("ladder", {"any_of": [7, 9]}, AnyOf((7, 9))),
+        ("ladder", {"log": False, "low": 1, "high": 9, "step": 2}, IntRange(1, 9, 2)),
         ("rule", {"any_of": ["chain", "sparse(base=3)", "sparse(base=2)"]},
          AnyOf((Ref("chain"), Ref("sparse", (("base", 3),)), Ref("sparse")))),
     ],
 )  # fmt: skip
 def test_other_spellings(field: str, short: object, choice: Choice) -> None:
     assert getattr(Knobs.from_dict({field: short}), field) == choice
+    jsonschema.validate({field: short}, Knobs.json_schema())
 
 
 RANGE = "a range needs low <= high, step >= 1 and, if log, low >= 1 without step; got "
@@ -114,6 +118,7 @@ RANGE = "a range needs low <= high, step >= 1 and, if log, low >= 1 without step
         ("real", True, "real: must be a number, got True"),
         ("real", float("nan"), "real: must be a number, got nan"),
         ("real", {"low": 1, "high": float("inf")}, "real: must be a number, got inf"),
+        ("real", 10**400, f"real: must be a number, got {10**400}"),
         ("real", {"low": 0, "high": 1, "log": True},
          "real: a range needs low <= high and, if log, low > 0; got FloatRange(low=0.0, high=1.0, log=True)"),
         ("real", {"low": 0, "high": 1, "step": 2},
@@ -136,6 +141,18 @@ def test_what_is_wrong_is_said(field: str, data: object, message: str) -> None:
         Knobs.from_dict({field: data})
 
 
+@pytest.mark.parametrize(
+    "data",
+    [[], [7, 7], {"any_of": [7]}, {"any_of": [7, 7]}, {"low": 7}, {"low": 1, "high": 2, "stp": 1}, "7"],
+    ids=str,
+)  # fmt: skip
+def test_the_schema_refuses_a_ladder_that_is_refused(data: object) -> None:
+    with pytest.raises(jsonschema.ValidationError, match=r"."):
+        jsonschema.validate({"ladder": data}, Knobs.json_schema())
+    with pytest.raises(SpecError, match=r"^ladder: "):
+        Knobs.from_dict({"ladder": data})
+
+
 whole_numbers = st.integers(-5, 50)
 choices: st.SearchStrategy[Choice] = st.one_of(
     st.builds(Fixed, whole_numbers),
@@ -149,8 +166,8 @@ choices: st.SearchStrategy[Choice] = st.one_of(
 @given(choice=choices)
 def test_what_is_written_is_read_again(choice: Choice) -> None:
     knobs = Knobs(whole=choice, ladder=choice)
-    # a ladder has no steps, and one value is no ladder
     assert Knobs.from_json(knobs.to_json()) == knobs
+    jsonschema.validate(knobs.to_dict(), Knobs.json_schema())
     assert Knobs.from_dict(Knobs(real=FloatRange(0.5, 1.5)).to_dict()).real == FloatRange(0.5, 1.5)
 
 

@@ -107,7 +107,7 @@ def test_another_seed_gives_other_trials(name: str, tmp_path: Path, unbroken: An
 @every_sampler
 @pytest.mark.usefixtures("made_up")
 def test_a_space_with_one_member_and_a_space_with_a_ladder(name: str, tmp_path: Path) -> None:
-    for macs, n in ((60_000, 0), ([60_000, 120_000], 2), ({"low": 60_000, "high": 60_000}, 1)):
+    for macs, n in ((60_500, 0), ([60_500, 118_000], 2), ({"low": 60_500, "high": 60_500}, 1)):
         space = {
             "input": {"channels": 1, "height": 8, "width": 8}, "n_classes": 4,
             "blocks": {"count": 1, "n_layers": 2}, "budget": {"macs": macs},
@@ -153,6 +153,31 @@ def test_streams_of_seeds_differ_and_stay() -> None:
 def test_a_parameter_of_a_sampler_is_checked() -> None:
     with pytest.raises(SpecError, match=r"^sampler: sampler 'nsga2' has no parameter 'popsize'\. "):
         make_config(sampler={"name": "nsga2", "popsize": 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "least"),
+    [("nsga2", "population_size", 2), ("tpe", "n_startup_trials", 0), ("gp", "n_startup_trials", 0)],
+)
+@pytest.mark.usefixtures("made_up")
+def test_a_parameter_of_a_sampler_has_a_least_value(
+    name: str, parameter: str, least: int, tmp_path: Path
+) -> None:
+    study = Study.from_config(tmp_path / "study", make_config(sampler={"name": name, parameter: least}))
+    assert study.run(4) == 4
+    message = f"^sampler '{name}': {parameter} must be {least} or more, got {least - 1}$"
+    with pytest.raises(SpecError, match=message):
+        Study.from_config(tmp_path / "new", make_config(sampler={"name": name, parameter: least - 1}))
+    assert not (tmp_path / "new").exists()
+
+
+def test_every_number_of_a_sampler_has_a_least_value() -> None:
+    for name in SAMPLERS:
+        for parameter in SAMPLERS.parameters(name):
+            with pytest.raises(
+                SpecError, match=rf"^sampler '{name}': {parameter} must be \d or more, got -5$"
+            ):
+                make_sampler(SAMPLERS.ref(name, **{parameter: -5}), 0)
 
 
 def test_gp_without_scipy_is_refused_before_there_is_a_study(

@@ -9,19 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import SPACE, TRAIN, diverged_outcome, made_up_error, made_up_outcome, make_config
+import torch
+from made_up import SPACE, TRAIN, diverged_outcome, made_up_error, make_config
 
 from connsearch.cost import network_cost
 from connsearch.errors import BudgetError, DataError, SpecError, StudyError, TrainError
-from connsearch.search.objective import Outcome, training_device
-from connsearch.search.records import Status
+from connsearch.graph import TOPOLOGIES
+from connsearch.search.objective import (
+    Outcome,
+    enough_memory,
+    environment,
+    evaluate_network,
+    training_device,
+)
+from connsearch.search.plan import plan_text
+from connsearch.search.records import Status, _common
 from connsearch.search.space import Member, SearchSpace
 from connsearch.search.storage import COPY, JOURNAL, LOCK, check_writable, locked
 from connsearch.search.study import Progress, Study
+from connsearch.spec import AGGREGATIONS, UNITS
 from connsearch.spec.network import NetworkSpec
 from connsearch.train.result import EpochRecord
 
 Run = Callable[..., Study]
+REGISTRIES = (TOPOLOGIES, AGGREGATIONS, UNITS)
 
 
 @pytest.fixture
@@ -61,6 +72,16 @@ def test_open_creates_a_study_and_load_reads_it(tmp_path: Path) -> None:
     assert loaded.config.objectives == {"val_error": "minimize", "macs": "minimize"}
     assert type(study.config).from_toml(tmp_path / "a/b" / COPY) == study.config
     assert Study.open(tmp_path / "a/b", space, seed=3, sampler="random", train=TRAIN).trials() == []
+
+
+def test_one_name_is_one_objective(tmp_path: Path) -> None:
+    space = SearchSpace.from_dict(SPACE)
+    study = Study.open(tmp_path, space, objectives="val_error", train=TRAIN)
+    assert study.config.objectives == {"val_error": "minimize"}
+    with pytest.raises(
+        SpecError, match=r"^objectives: unknown objective 'error'\. Did you mean 'val_error'\?"
+    ):
+        Study.open(tmp_path / "other", space, objectives="error", train=TRAIN)
 
 
 def test_the_default_training_does_not_fit_every_space(tmp_path: Path) -> None:
@@ -144,7 +165,7 @@ def test_a_users_own_study_file_is_not_overwritten(tmp_path: Path) -> None:
     ):
         Study.from_config(tmp_path, make_config())
     assert (tmp_path / COPY).read_text() == "mine"
-    assert not (tmp_path / JOURNAL).exists()
+    assert files(tmp_path) == {COPY}
 
 
 def test_a_creation_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
@@ -297,6 +318,70 @@ def test_a_member_that_fails_is_recorded_and_counted(run: Run, monkeypatch: pyte
     assert study.run(8) == 0
 
 
+def no_memory(*args: object, **kwargs: object) -> Any:
+    return torch.empty(2**60)
+
+
+def test_a_trial_without_enough_memory_fails_and_the_study_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study.from_config(tmp_path, make_config())
+    for number, place in enumerate(("connsearch.nn.Network", "connsearch.train.train")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, no_memory)
+            assert study.run(number + 1) == 1
+    assert study.run(3) == 1
+    assert [trial.state.name for trial in study.trials()] == ["FAIL", "FAIL", "COMPLETE"]
+    for trial in study.trials()[:2]:
+        assert re.fullmatch(
+            r"out of memory on cpu: .*can't allocate memory: you tried .*", trial.user_attrs["reason"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried\nat 0x0"),
+         "out of memory on cuda:1: [enforce fail] DefaultCPUAllocator: not enough memory: you tried"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."),
+         "out of memory on cuda:1: CUDA out of memory. Tried to allocate 9 GiB."),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors"),
+         "out of memory on cuda:1: CUDA error: out of memory"),
+        (MemoryError(), "out of memory on cuda:1: no more is there"),
+    ],
+)  # fmt: skip
+def test_every_way_of_running_out_of_memory_is_named(error: Exception, message: str) -> None:
+    with pytest.raises(TrainError, match=f"^{re.escape(message)}$"), enough_memory("cuda:1"):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), RuntimeError(), ValueError("out of memory")]
+)
+def test_other_errors_stay_what_they_are(error: Exception) -> None:
+    with pytest.raises(type(error), match=f"^{error}$") as caught, enough_memory("cpu"):
+        raise error
+    assert caught.value is error
+
+
+def test_a_network_that_fits_no_memory_is_named() -> None:
+    spec = NetworkSpec(blocks=[{"n_layers": 1, "width": 2**21}])
+    with pytest.raises(TrainError, match=r"^out of memory on cpu: .*can't allocate memory"):
+        evaluate_network(spec, make_config().train, study_seed=0, trial=0, device="cpu")
+
+
+def test_a_plan_names_what_does_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connsearch.nn.Network", no_memory)
+    with pytest.raises(TrainError, match=r"^out of memory on cpu: .*can't allocate memory"):
+        plan_text(make_config(), tmp_path / "study")
+
+
+def test_the_environment_names_the_gpu_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device=None: f"GPU of {device}")
+    assert environment("cuda:1", 1)["device"] == "GPU of cuda:1"
+    assert not environment("cpu", 1)["device"].startswith("GPU")
+
+
 def raiser(error: type[BaseException]) -> Callable[..., Any]:
     def fail(*args: object, **kwargs: object) -> Any:
         raise error
@@ -405,6 +490,19 @@ def test_the_front_is_measured_from_error_one_and_the_greatest_budget(run: Run) 
     assert set(front.trials["topology"]) <= {"chain", "dense", "sparse(base=3)"}
 
 
+def test_the_front_names_connections_as_references_do() -> None:
+    refs = [
+        TOPOLOGIES.ref("sparse", base=3),
+        UNITS.ref("basic"),
+        *(registry.ref(name, **{key: not value}) for registry in REGISTRIES for name in registry
+          for key, value in registry.parameters(name).items() if isinstance(value, bool)),
+    ]  # fmt: skip
+    assert len(refs) > 2
+    for ref in refs:
+        assert _common([ref.to_data(), ref.to_data()]) == ref.label
+    assert _common([ref.to_data() for ref in refs]) == "mixed"
+
+
 @pytest.mark.parametrize(
     ("objectives", "params", "reference"),
     [
@@ -461,12 +559,3 @@ def test_the_best_trial_follows_the_direction(run: Run) -> None:
     study = run(4, objectives={"params": "maximize", "val_error": "minimize"})
     assert study.status().best is not None
     assert study.status().best["params"] == max(trial.values[0] for trial in study.trials())
-
-
-def test_made_up_outcomes_are_what_the_study_trains(tmp_path: Path) -> None:
-    spec = make_config().space.member(
-        {"macs_budget": 60_000, "count": 1, "topology": "dense", "aggregation": "sum", "n_layers_1": 2,
-         "n_layers_2": 1, "width_ratio_2": 1.0}
-    ).spec  # fmt: skip
-    assert 0 <= made_up_error(spec) <= 1
-    assert made_up_outcome(spec, None).value("val_error") == made_up_error(spec)

@@ -217,8 +217,8 @@ SAH = [["s", "a"], ["a", "h"]]
          "blocks[0].aggregation: aggregation 'gated': bias must be float, got '1'"),
         ({"blocks": [BLOCK], "scope": "globl"}, "scope: should be 'block' or 'global', got 'globl'"),
         ({"blocks": [BLOCK], "scoep": "global"},
-         "scoep: unknown key. Did you mean 'scope'? Known: blocks, carry, compression, graph, head, input, "
-         "n_classes, name, parts, schema, scope, stem, stem_ratio, transition."),
+         "scoep: unknown key. Did you mean 'scope'? Known: blocks, carry, compression, drop, graph, head, "
+         "input, n_classes, name, parts, schema, scope, stem, stem_ratio, transition."),
         ({"blocks": [BLOCK], "schema": 2}, "schema: should be 1, got 2"),
         ({"blocks": [BLOCK], "compression": 1.5}, "compression: should be less than or equal to 1, got 1.5"),
         ({"blocks": [BLOCK], "n_classes": 0}, "n_classes: should be greater than or equal to 1, got 0"),
@@ -229,14 +229,22 @@ SAH = [["s", "a"], ["a", "h"]]
         ({"blocks": [{**BLOCK, "entry_unit": True}], "scope": "global"}, "entry_unit needs scope 'block'"),
         (table(["s", "a", "h"], SAH) | {"scope": "global"},
          "scope 'global' makes the graph itself: leave out scope or graph"),
-        (table(["s", "a", "h"], SAH) | {"blocks": [{"topology": "chain"}]},
+        (table(["s", "a", "h"], SAH) | {"blocks": [{"topology": "dense"}]},
          "blocks[0].topology and graph exclude each other: leave one out"),
         (table(["s", "a", "h"], SAH) | {"blocks": [{"n_layers": 1}]},
          "blocks[0].n_layers and graph exclude each other: leave one out"),
         (table(["s", {"name": "a", "block": 2}, "h"], SAH), "graph: node 'a' is in block 2 of 1 blocks"),
         (table(["s", "a", {"name": "h", "kind": "unit"}], SAH), "graph: a network needs one head, got none"),
-        (table(["s", "a", {"name": "b", "kind": "head"}, {"name": "h", "kind": "head"}], [*SAH, ["a", "b"]]),
-         "graph: a network needs one head, got b, h"),
+        (table([{"name": "s", "kind": "stem"}, "a", {"name": "t", "kind": "stem"}, "h"], [*SAH, ["t", "h"]]),
+         "graph: a network needs one stem, got s, t"),
+        (table(["s", {"name": "a", "part": "joint"}, "h"], SAH) | {"parts": [{"name": "join"}]},
+         "graph: node 'a' has an unknown part 'joint'. Did you mean 'join'? Known: join."),
+        (table(["s", "a", "h"], SAH) | {"parts": [{"name": "a"}, {"name": "a"}]},
+         "parts: 'a' is given twice: rename one"),
+        (table(["s", "a", "h"], SAH) | {"parts": [{"name": "a", "line": "identity", "unit": "basic"}]},
+         "parts[0]: part 'a': line and unit exclude each other: leave one out"),
+        ({"blocks": [BLOCK], "parts": [{"name": "a"}]},
+         "parts are for nodes of a given graph: give one, or leave out parts"),
         (table([{"name": "s", "kind": "stem"}, {"name": "t", "kind": "stem"}, "a", "h"], [*SAH, ["t", "a"]]),
          "graph: a network needs one stem, got s, t"),
         (table(["s", "h"], [["s", "a"]]), "graph: edge ('s', 'a') joins a node that is not listed"),
@@ -250,6 +258,8 @@ SAH = [["s", "a"], ["a", "h"]]
         ({"blocks": [{}], "graph": {"nodes": []}},
          "graph: a graph is a table with nodes and edges, got {'nodes': []}"),
         ({"blocks": [{}], "graph": 3}, "graph: a graph is a table with nodes and edges, got 3"),
+        (table(["s", {"name": "a", "self": 1}, "h"], SAH),
+         "graph: node 'a': unknown attribute 'self'. Known: block, kind, part, path, scale."),
         (table([{"kind": "stem"}], []),
          "graph: nodes are names or tables with a name, edges are pairs of names: 'name'"),
         (table(["s"], [["s"]]), "graph: nodes are names or tables with a name, edges are pairs of names: "
@@ -300,7 +310,8 @@ def equal_channels(aggregation: str, *numbers: int) -> str:
         ({"blocks": [{**BLOCK, "unit": "dense_bottleneck(inner=0)"}]},
          "blocks[0].unit: inner must be at least 1, got 0"),
         ({"blocks": [{**BLOCK, "unit": "basic(norm=bach)"}]},
-         "blocks[0].unit: unknown norm 'bach'. Did you mean 'batch'? Known: batch, instance, layer, none."),
+         "blocks[0].unit: unknown norm 'bach'. Did you mean 'batch'? Known: batch, channel, instance, layer, "
+         "none."),
         ({"blocks": [{**BLOCK, "unit": "basic(activation=rely)"}]},
          "blocks[0].unit: unknown activation 'rely'. Did you mean 'relu'? Known: elu, gelu, leaky_relu, "
          "mish, none, relu, silu."),
@@ -312,7 +323,11 @@ def equal_channels(aggregation: str, *numbers: int) -> str:
         ({"blocks": [{**BLOCK, "aggregation": "routed(hidden=0)"}]},
          "blocks[0].aggregation: aggregation 'routed': hidden must be at least 1, got 0"),
         ({"blocks": [{**BLOCK, "topology": "sparse(base=1)"}]},
-         "topology 'sparse': base must be at least 2, got 1"),
+         "blocks[0].topology: topology 'sparse': base must be at least 2, got 1"),
+        ({"blocks": [{**BLOCK, "topology": "chain"}], "drop": "stochastic_depth"},
+         "drop: 'stochastic_depth' finds nothing to drop: no node adds or averages several sources"),
+        ({"blocks": [BLOCK], "drop": "swapout(survival=2.0)"},
+         "drop: drop 'swapout': survival must lie between 0 and 1, got 2.0"),
     ],
 )  # fmt: skip
 def test_a_network_that_cannot_be_is_refused(values: dict[str, Any], expected: str) -> None:
@@ -358,3 +373,29 @@ def test_what_changes_resolution_reads_as_the_block_it_leaves(kind: str) -> None
     blocks = [{"aggregation": "mean"}, {"aggregation": "concat"}]
     plans = {plan.node.name: plan for plan in resolve(NetworkSpec(graph=graph, blocks=blocks)).nodes}
     assert (plans["t"].aggregation, plans["h"].aggregation) == (("mean", ()), ("concat", ()))
+
+
+def test_the_canonical_hash_minds_the_order_of_sources_where_it_matters() -> None:
+    """Highway gates fold their sources oldest first: the two are different functions."""
+
+    def hashed(aggregation: str, order: str) -> str:
+        units = {"a": "conv(kernel=3)", "b": "conv(kernel=5)"}
+        nodes = [{"name": "s", "kind": "stem"}, *({"name": n, "part": n} for n in order), "j"]
+        nodes += [{"name": "h", "kind": "head"}]
+        edges = [["s", "a"], ["s", "b"], ["a", "j"], ["b", "j"], ["j", "h"]]
+        spec = NetworkSpec.from_dict(
+            {
+                "graph": {"nodes": nodes, "edges": edges},
+                "blocks": [{"aggregation": aggregation}],
+                "parts": [{"name": name, "unit": unit} for name, unit in units.items()],
+            }
+        )
+        return resolve(spec).canonical_hash()
+
+    assert hashed("sum", "ab") == hashed("sum", "ba")
+    assert hashed("gated", "ab") != hashed("gated", "ba")
+
+
+def test_a_full_record_of_a_network_with_its_own_graph_is_read_again() -> None:
+    spec = NetworkSpec.from_dict(table(["s", "a", "h"], SAH))
+    assert NetworkSpec.from_dict(spec.to_full_dict()) == spec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Never
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 
 from connsearch.data import Augment, Dataset, Split, load_dataset
 from connsearch.errors import TrainError
+from connsearch.nn import Network
+from connsearch.spec import AGGREGATIONS, NetworkSpec
 from connsearch.train import EpochRecord, TrainConfig, TrainResult, evaluate, train
+from connsearch.train.loop import _repeatable
 
 MakeNet = Callable[..., nn.Sequential]
 
@@ -213,7 +217,10 @@ def test_a_negative_seed_is_refused(small: Dataset, make_net: MakeNet) -> None:
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ("gpu", "unknown device 'gpu': use 'cpu', 'cuda' or 'cuda:<number>'"),
+        *(
+            (name, f"^unknown device '{name}': use 'cpu', 'cuda' or 'cuda:<number>'$")
+            for name in ("gpu", "mps", "xpu", "meta", "vulkan", "cuda:-1", "")
+        ),
         ("cuda:99", r"device 'cuda:99' is not there, \d+ CUDA devices are: use 'cpu' or another one"),
     ],
 )
@@ -234,6 +241,51 @@ def test_a_model_without_parameters_is_refused(small: Dataset, make_net: MakeNet
 def test_a_model_of_too_few_classes_is_refused(small: Dataset, make_net: MakeNet) -> None:
     with pytest.raises(TrainError, match=r"returns shape \(14, 2\) for 14 images of 3 classes"):
         train(make_net(n_classes=2), small, config(), seed=0)
+
+
+def kernels() -> tuple[object, ...]:
+    cudnn, filled = torch.backends.cudnn, torch.utils.deterministic.fill_uninitialized_memory
+    return cudnn.deterministic, cudnn.benchmark, filled, torch.get_deterministic_debug_mode()
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_kernels_on_a_gpu_repeat_themselves_while_it_trains(
+    mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr("torch.backends.cudnn.benchmark", True)
+    torch.set_deterministic_debug_mode(mode)
+    before = kernels()
+    try:
+        with _repeatable(torch.device("cpu")):
+            assert kernels() == before
+        with _repeatable(torch.device("cuda")):
+            assert kernels() == (True, False, False, max(mode, 1))
+            assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        assert kernels() == before
+        with pytest.raises(KeyError, match="stopped"), _repeatable(torch.device("cuda")):
+            raise KeyError("stopped")
+        assert kernels() == before
+    finally:
+        torch.set_deterministic_debug_mode("default")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("amp", [True, False])
+@pytest.mark.parametrize("aggregation", sorted(AGGREGATIONS))
+def test_a_gpu_gives_the_same_twice(aggregation: str, amp: bool) -> None:
+    spec = NetworkSpec(
+        input={"channels": 1, "height": 8, "width": 8},
+        blocks=[{"aggregation": aggregation, "n_layers": 3, "width": 16}] * 2,
+    )
+    curves = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        result = train(
+            Network(spec), load_dataset("digits"), config(epochs=2, amp=amp), seed=0, device="cuda"
+        )
+        curves.append(curve(result))
+    assert curves[0] == curves[1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -13,6 +13,8 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
 from connsearch.data import Dataset, Split
+from connsearch.nn import Network
+from connsearch.spec import AGGREGATIONS, NetworkSpec
 from connsearch.train import TrainConfig, train
 from connsearch.train.optim import make_optimizer, parameter_groups
 
@@ -95,6 +97,27 @@ def test_the_rate_follows_the_schedule(small: Dataset, make_net: MakeNet) -> Non
     result = train(make_net(), small, config(epochs=4, lr=0.2, schedule="step", milestones=(0.5,)), seed=0)
     assert [epoch.lr for epoch in result.curve] == pytest.approx([0.2, 0.2, 0.02, 0.02])
     assert [epoch.epoch for epoch in result.curve] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("aggregation", sorted(AGGREGATIONS))
+def test_scales_and_shifts_of_a_real_network_do_not_decay(aggregation: str) -> None:
+    """Convolutions and linear layers are told by the ends of their parameters' names and their dimensions."""
+    network = Network(NetworkSpec(blocks=[{"aggregation": aggregation, "n_layers": 3, "width": 4}] * 2))
+    groups = parameter_groups(network, config(weight_decay=0.5, decay_norms=False))
+    rates = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    owners = {f"{name}.{key}": module for name, module in network.named_modules()
+              for key, _ in module.named_parameters(recurse=False)}  # fmt: skip
+    for name, parameter in network.named_parameters():
+        is_weight = name.endswith(".weight") and type(owners[name]).__name__ in ("Conv2d", "Features")
+        assert rates[id(parameter)] == (0.5 if is_weight else 0.0), name
+    assert len(rates) == len(list(network.parameters()))
+
+
+def test_weights_of_transposed_convolutions_decay() -> None:
+    layers = nn.Sequential(nn.ConvTranspose2d(2, 3, 3), nn.GroupNorm(1, 3), nn.Linear(2, 2))
+    decaying, free = parameter_groups(layers, config(weight_decay=0.5, decay_norms=False))
+    assert [id(p) for p in decaying["params"]] == [id(layers[0].weight), id(layers[2].weight)]
+    assert len(free["params"]) == 4
 
 
 @pytest.mark.parametrize(

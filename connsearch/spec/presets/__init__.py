@@ -7,10 +7,40 @@ from __future__ import annotations
 
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.spec.network import NetworkSpec
-from connsearch.spec.presets import delugenets, densenets
+from connsearch.spec.presets import (
+    delugenets,
+    dense_prediction,
+    densenets,
+    fractal,
+    hardnets,
+    highways,
+    logdensenets,
+    mixed,
+    multipath,
+    random_wiring,
+    resnets,
+    stochastic,
+    supervised,
+    transformers,
+)
 from connsearch.spec.resolve import resolve
 
-FAMILIES = {"DelugeNet": delugenets.PRESETS, "DenseNet and SparseNet": densenets.PRESETS}
+FAMILIES = {
+    "DelugeNet": delugenets.PRESETS,
+    "DenseNet and SparseNet": densenets.PRESETS,
+    "Log-DenseNet": logdensenets.PRESETS,
+    "Dense prediction": dense_prediction.PRESETS,
+    "Dual path and mixed link network": mixed.PRESETS,
+    "HarDNet": hardnets.PRESETS,
+    "ResNet": resnets.PRESETS,
+    "Highway network": highways.PRESETS,
+    "Multi-path network": multipath.PRESETS,
+    "FractalNet": fractal.PRESETS,
+    "Randomly wired network": random_wiring.PRESETS,
+    "Transformer": transformers.PRESETS,
+    "Stochastic depth and Swapout": stochastic.PRESETS,
+    "Deep supervision": supervised.PRESETS,
+}
 PRESETS = {name: make for family in FAMILIES.values() for name, make in family.items()}
 
 
@@ -36,9 +66,7 @@ def preset(name: str, *, n_classes: int | None = None) -> NetworkSpec:
     if name not in PRESETS:
         raise SpecError(f"unknown preset {name!r}, and no .toml file. {did_you_mean(name, PRESETS)}")
     spec = PRESETS[name]().model_copy(update={"name": name})
-    if n_classes is not None:
-        spec = NetworkSpec.from_dict({**spec.to_dict(), "n_classes": n_classes})
-    return spec
+    return spec if n_classes is None else spec.model_copy(update={"n_classes": n_classes})
 
 
 def load_network(net: str, *, n_classes: int | None = None) -> NetworkSpec:
@@ -51,7 +79,7 @@ def load_network(net: str, *, n_classes: int | None = None) -> NetworkSpec:
         return preset(net, n_classes=n_classes)
     spec = NetworkSpec.from_toml(net)
     if n_classes is not None:
-        spec = NetworkSpec.from_dict({**spec.to_dict(), "n_classes": n_classes})
+        spec = spec.model_copy(update={"n_classes": n_classes})
     try:
         resolve(spec)
     except SpecError as error:

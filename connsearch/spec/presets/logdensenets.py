@@ -1,0 +1,177 @@
+"""Log-DenseNets (Hu et al., arXiv 1711.00002), as the authors' code has them, and what they compare with.
+
+One rule over the whole depth says which earlier layers are concatenated: layer i reads i - 1, i - 2, i - 4,
+i - 8, ... (LOG-DENSE), the same number of the latest layers (NEAREST) or of evenly spaced ones, or key
+layers on every level of a recursion (LogLog). The head reads what the last layer read, and that layer.
+
+Version 1: the rule ignores blocks; a layer that is read at a later scale is carried there, once for each
+change of scale, by a norm - act - 1x1 - 2x2 average of its own. Version 2: the rule holds inside blocks;
+every layer also reads a context, which each change of scale extends by the block that ends, compressed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import pairwise
+from math import isqrt
+from typing import Any
+
+from connsearch.errors import SpecError, did_you_mean
+from connsearch.graph import TOPOLOGIES, ConnectivityGraph, predecessors
+from connsearch.graph.build import GraphBuilder, graph_of_rule
+from connsearch.registry import Ref
+from connsearch.spec.network import InputConfig, NetworkSpec
+
+PRESETS: dict[str, Callable[[], NetworkSpec]] = {}
+
+Rule = tuple[tuple[int, ...], ...]
+
+
+def log_densenet(
+    depths: Sequence[int],
+    growth: int,
+    *,
+    version: str = "v1",
+    pattern: object = "log_dense",
+    hubs: Iterable[int] = (),
+    unit: object = "dense_bottleneck",
+    **settings: Any,
+) -> NetworkSpec:
+    """Return any member of the family.
+
+    Args:
+        depths: Layers of each block.
+        growth: Channels of each layer; the stem has twice as many.
+        version: `v1`: carries across scales. `v2`: block compression with a context.
+        pattern: A topology, read over all layers counted together: `log_dense`, `nearest`,
+            `evenly_spaced`, `loglog_dense`, `half`, `every_other`, `dense`.
+        hubs: Layers that all later ones read too.
+        unit: `dense_bottleneck`, or `conv` for the basic layer.
+        **settings: Other fields of the network.
+
+    Raises:
+        SpecError: if the version or the pattern is unknown or a value is wrong.
+
+    >>> log_densenet([12, 12, 12], 24).graph().n_edges
+    200
+    """
+    rule = pattern_rule(pattern, depths, hubs=hubs)
+    if version not in ("v1", "v2"):
+        raise SpecError(f"unknown version {version!r}. {did_you_mean(version, ('v1', 'v2'))}")
+    parts: list[dict[str, Any]] = []
+    if version == "v1":
+        graph = graph_of_rule(rule, depths)
+    else:
+        graph = _context_graph(rule, depths)
+        most = (sum(depths) + 1).bit_length()  # floor(log2(L + 1)) + 1
+        parts = [
+            {"name": f"new{b}", "line": "transition", "ratio": min(most, depth)}
+            for b, depth in enumerate(depths[:-1], start=1)
+        ]
+    values = {"stem_ratio": 2, "compression": 1.0, **({"parts": parts} if parts else {})}
+    return NetworkSpec.from_graph(
+        graph, aggregation="concat", unit=unit, width=growth, **{**values, **settings}
+    )
+
+
+def pattern_rule(pattern: object, depths: Sequence[int], *, hubs: Iterable[int] = ()) -> Rule:
+    """Return the positions that each layer and, last, the head reads; 0 is the stem.
+
+    Args:
+        pattern: A topology; `loglog_dense` takes the ends of blocks as keys too.
+        depths: Layers of each block.
+        hubs: Layers that all later ones read too (the authors' forced early links).
+
+    >>> pattern_rule("log_dense", [2, 2], hubs=[1])
+    ((0,), (0, 1), (1, 2), (0, 1, 2, 3), (0, 1, 2, 3, 4))
+
+    Raises:
+        SpecError: if the pattern is unknown or a hub is no layer.
+    """
+    ref = TOPOLOGIES.parse(pattern)
+    n_layers = sum(depths)
+    known = set(hubs)
+    for hub in known:
+        if not 1 <= hub <= n_layers:
+            raise SpecError(f"hubs: there is no layer {hub} of {n_layers}")
+    base = _loglog_rule(ref, depths) if ref.name == "loglog_dense" else predecessors(ref, n_layers)[:-1]
+    layers = [tuple(sorted({*reads, *(h for h in known if h < j)})) for j, reads in enumerate(base, start=1)]
+    return (*layers, (*layers[-1], n_layers))
+
+
+def _loglog_rule(ref: Ref, depths: Sequence[int]) -> list[set[int]]:
+    """Return what each layer reads by LogLog, the ends of blocks among the outermost keys.
+
+    Between two keys it is the same recursion that the topology has.
+    """
+    n_layers = sum(depths)
+    step = isqrt(n_layers + 1)
+    ends = [sum(depths[: b + 1]) for b in range(len(depths))]
+    keys = sorted({0, *range(n_layers % step, n_layers + 1, step), *ends})
+    reads = [{j - 1} for j in range(1, n_layers + 1)]
+    for first, last in pairwise(keys):
+        reads[last - 1].update(key for key in keys if key < last)
+        inside = predecessors(TOPOLOGIES.ref("loglog_dense", min_inputs=1), last - first)
+        for j, sources in enumerate(inside[:-1], start=first + 1):
+            reads[j - 1].update(first + i for i in sources)
+            if j < last:
+                reads[j - 1].add(first)
+    least: Any = TOPOLOGIES.bind(ref)["min_inputs"]
+    return [_padded(sources, j, least) for j, sources in enumerate(reads, start=1)]
+
+
+def _padded(sources: set[int], j: int, least: int) -> set[int]:
+    """Return sources with offsets 1, 2, 4, .. 32 added until there are enough."""
+    offsets = [1 << k for k in range(6) if 1 << k <= j]
+    more = [j - offset for offset in offsets if j - offset not in sources]
+    return sources | set(more[: max(0, least - len(sources))])
+
+
+def _context_graph(rule: Rule, depths: Sequence[int]) -> ConnectivityGraph:
+    """Return the graph of version 2: the rule inside blocks, beside a context that all layers read."""
+    graph = GraphBuilder()
+    context = [graph.add("stem", "stem")]
+    before = 0  # layers of earlier blocks
+    for scale, depth in enumerate(depths):
+        block = scale + 1
+        names = [f"block{block}.layer{i}" for i in range(1, depth + 1)]
+        reads = [
+            [*context, *(names[i - before - 1] for i in rule[before + inside] if i > before)]
+            for inside in range(depth)
+        ]
+        for name, sources in zip(names, reads, strict=True):
+            graph.add(name, reads=sources, block=block, scale=scale)
+        if block == len(depths):
+            graph.add("head", "head", reads=[*reads[-1], names[-1]], block=block, scale=scale)
+            continue
+        place: dict[str, Any] = {"block": block + 1, "scale": scale + 1}
+        context = [
+            graph.add(f"block{block + 1}.old", "carry", reads=context, **place),
+            graph.add(f"block{block + 1}.new", "transition", reads=names, part=f"new{block}", **place),
+        ]
+        before += depth
+    return graph.graph()
+
+
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "log-densenet-v1": {},
+    "log-densenet-v2": {"version": "v2"},
+    "loglog-densenet": {"pattern": "loglog_dense"},
+    "nearest-densenet": {"pattern": "nearest"},
+    "evenly-spaced-densenet": {"pattern": "evenly_spaced"},
+}
+for _family, _settings in _FAMILIES.items():
+    for _depth in (12, 22, 32, 42, 52):
+        for _growth in (16, 24, 32):
+            PRESETS[f"{_family}-{_depth}-{_growth}"] = partial(
+                log_densenet, (_depth,) * 3, _growth, **_settings
+            )
+
+_LARGE: dict[str, Any] = {
+    "stem": Ref("imagenet"),
+    "input": InputConfig(height=224, width=224),
+    "n_classes": 1000,
+}
+for _depth, _depths in ((169, (6, 12, 32, 32)), (265, (6, 12, 64, 48)), (369, (8, 16, 80, 80))):
+    PRESETS[f"log-densenet-{_depth}"] = partial(log_densenet, _depths, 32, **_LARGE)

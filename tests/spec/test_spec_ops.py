@@ -1,0 +1,25 @@
+"""Operations as values."""
+
+from __future__ import annotations
+
+import itertools
+from typing import get_args
+
+import pytest
+
+from connsearch.spec.ops import Op, op_names
+
+OPERATIONS = get_args(Op)
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(OPERATIONS, 2)))
+def test_different_operations_are_unequal_whatever_their_numbers(one: type, other: type) -> None:
+    """As bare tuples `GlobalPool()` and `Softmax()` would share what caches know of each other."""
+    assert one._field_defaults["op"] != other._field_defaults["op"]
+    assert one._fields[-1] == other._fields[-1] == "op"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_operation_has_a_name_in_state_dicts(operation: type) -> None:
+    numbers = {field: 1 for field in operation._fields if field not in operation._field_defaults}
+    assert op_names((operation(**numbers),))[0].endswith("1")
