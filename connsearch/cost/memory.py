@@ -189,25 +189,29 @@ def _inference_peaks(
 def _training_scalars(
     plan: NetworkPlan, lines: Sequence[LineMemory], footprints: Sequence[Footprint | None]
 ) -> int:
-    keeps_output = [line.saves_output for line in lines]
+    kept = {index for index, line in enumerate(lines) if line.saves_output}  # nodes whose output is kept
     parts = [line.saved for line in lines]
-    keeps_image = False
     for node, line, footprint in zip(plan.nodes, lines, footprints, strict=True):
         if node.gates:
             parts += [line_memory(node.gates, node.out_shape).saved, n_gates(node)]
-        if not node.sources:
-            keeps_image = keeps_image or line.saves_input
-        elif footprint is None:
-            keeps_output[node.sources[0]] |= line.saves_input
-        else:
-            saved = footprint.saved + (_n_masks(node) if node.drops else 0)
-            parts.append(line.read * (saved + line.saves_input))
+        if footprint is not None:
+            saved = footprint.saved + line.saves_input + (_n_masks(node) if node.drops else 0)
+            if saved:
+                parts.append(line.read * saved)
             if footprint.saves_sources:
-                for source, slot in zip(node.sources, node.slots or node.sources, strict=True):
-                    if slot is not None:
-                        keeps_output[source] = True
-    parts += [line.written for line, keeps in zip(lines, keeps_output, strict=True) if keeps]
-    return sum([*parts, plan.image.size if keeps_image else 0])
+                kept.update(_weighted(node) if node.slots else node.sources)
+        elif line.saves_input:
+            if node.sources:
+                kept.add(node.sources[0])
+            else:
+                parts.append(plan.image.size)
+    parts += [line.written for index, line in enumerate(lines) if index in kept]
+    return sum(parts)
+
+
+def _weighted(node: NodePlan) -> list[int]:
+    """Return the sources that have a gate."""
+    return [source for source, slot in zip(node.sources, node.slots, strict=True) if slot is not None]
 
 
 @entry_cache

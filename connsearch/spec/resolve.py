@@ -98,14 +98,12 @@ class NetworkPlan(NamedTuple):
 
     def released_gates(self) -> list[list[int]]:
         """Return, for each node, the nodes whose gates it is the last to use."""
-        if not any(node.gates for node in self.nodes):
-            return [[]] * len(self.nodes)
-        return _by_last(
-            [
-                [owner for owner, slot in zip(node.gated_by, node.slots, strict=True) if slot is not None]
-                for node in self.nodes
-            ]
-        )
+        used: list[Sequence[int]] = [()] * len(self.nodes)
+        for index, node in enumerate(self.nodes):
+            if node.slots:
+                pairs = zip(node.gated_by, node.slots, strict=True)
+                used[index] = [owner for owner, slot in pairs if slot is not None]
+        return _by_last(used)
 
     def sizes(self) -> list[tuple[int, int]]:
         """Return height and width of the maps at each scale."""
@@ -124,6 +122,8 @@ class NetworkPlan(NamedTuple):
 def _by_last(users: Sequence[Sequence[int]]) -> list[list[int]]:
     """Return, for each of several users, what it is the last to use."""
     last = {thing: index for index, things in enumerate(users) for thing in things}
+    if not last:
+        return [[]] * len(users)
     found: list[list[int]] = [[] for _ in users]
     for thing, user in last.items():
         found[user].append(thing)
@@ -177,7 +177,7 @@ class _Resolver:
         self.lines: dict[tuple[str, str, int, Shape], Line] = {}  # by kind, part, block, input
 
     def run(self) -> NetworkPlan:
-        plans = []
+        plans: list[NodePlan] = []
         for index, (node, sources) in enumerate(zip(self.graph.nodes, self.graph.sources, strict=True)):
             try:
                 plan = self._plan(index, node, sources)
@@ -190,34 +190,36 @@ class _Resolver:
         return NetworkPlan(self.graph, self.image, tuple(plans))
 
     def _plan(self, index: int, node: Node, sources: tuple[int, ...]) -> NodePlan:
-        aggregation: Ref | None = None
-        slots: tuple[int | None, ...] = ()
-        gated_by: tuple[int, ...] = ()
-        channels: tuple[int, ...]
-        if len(sources) > 1 or (self.singly and self._weights_one(index, node, sources)):
+        n = len(sources)
+        if n > 1 or (self.singly and self._weights_one(index, node, sources)):
             aggregation, rule = self._aggregation(node, sources)
             shapes = [self.shapes[s] for s in sources]
             in_shape = shapes[0]
-            if shapes.count(in_shape) == len(shapes):
-                channels = (in_shape[0],) * len(shapes)
+            if shapes.count(in_shape) == n:
+                channels = (in_shape[0],) * n
             else:
                 channels = tuple([shape[0] for shape in shapes])
                 _check_sources(aggregation, rule, shapes, channels)
             if not rule.equal_channels:
                 in_shape = Shape(rule.out_channels(channels), in_shape[1], in_shape[2])
-            if rule.routes:
-                gated_by, slots = self.owners[index], self._slots(index)
-        else:
-            in_shape = self.shapes[sources[0]] if sources else self.image
-            channels = (in_shape[0],) * len(sources)
-        key = (node.kind, node.part, node.block, in_shape)
-        line = self.lines.get(key)
-        if line is None:
-            line = self.lines[key] = _line(*self._rule(node, in_shape.channels), in_shape)
-        if not line.chain and aggregation is None and sources:  # a stem may give out the image as it is
+            line = self.lines.get((node.kind, node.part, node.block, in_shape)) or self._line(node, in_shape)
+            gates = self._gates(index, line.out_shape) if index in self.routed else ()
+            if not rule.routes:
+                return NodePlan(node, sources, channels, aggregation, (), line, gates)
+            slots = self._slots(index)
+            return NodePlan(node, sources, channels, aggregation, slots, line, gates, (), self.owners[index])
+        in_shape = self.shapes[sources[0]] if sources else self.image
+        line = self.lines.get((node.kind, node.part, node.block, in_shape)) or self._line(node, in_shape)
+        if not line.chain and sources:  # a stem may give out the image as it is
             raise SpecError("a node without operations merges two sources at least")
         gates = self._gates(index, line.out_shape) if index in self.routed else ()
-        return NodePlan(node, sources, channels, aggregation, slots, line, gates, (), gated_by)
+        return NodePlan(node, sources, (in_shape[0],) * n, None, (), line, gates)
+
+    def _line(self, node: Node, shape: Shape) -> Line:
+        """Return the operations of a node that reads `shape`, the same object for nodes alike."""
+        line = _line(*self._rule(node, shape.channels), shape)
+        self.lines[node.kind, node.part, node.block, shape] = line
+        return line
 
     def _aggregation(self, node: Node, sources: tuple[int, ...]) -> tuple[Ref, Aggregation]:
         """Return how a node reads: as its part says, or as its block; a transition as the block it leaves."""
