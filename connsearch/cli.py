@@ -104,7 +104,7 @@ def show(
 def draw(
     net: Net, output: Annotated[Path, typer.Option("-o", "--output", help=".svg, .png or .pdf")]
 ) -> None:
-    """Draw a network's connectivity as an arc diagram."""
+    """Draw a network's connectivity: an arc diagram, or as its U where it comes back to a finer scale."""
     from connsearch.plots import plot_graph, save
     from connsearch.spec.resolve import resolve
 

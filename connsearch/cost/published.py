@@ -35,8 +35,8 @@ class Figure(Config):
         printed: The number as printed, such as `6.69M`.
         source: Where it is printed.
         status: `met`: the counted number rounds to it. `misprint`: it is wrong where it is printed.
-            `unresolved`: it is not met, and why is not known. `unverified`: met or not, the source could
-            not be opened.
+            `otherwise`: it is met if counted in the other way that the note names. `unresolved`: it is
+            not met, and why is not known. `unverified`: met or not, the source could not be opened.
         note: Why, for all that is not met.
     """
 
@@ -45,7 +45,7 @@ class Figure(Config):
     quantity: str = "params"
     printed: Annotated[str, Field(pattern=_PRINTED)]
     source: str
-    status: Literal["met", "misprint", "unresolved", "unverified"] = "met"
+    status: Literal["met", "misprint", "otherwise", "unresolved", "unverified"] = "met"
     note: str = ""
 
     @model_validator(mode="after")
@@ -53,7 +53,7 @@ class Figure(Config):
         known = ("params", "macs", *CONVENTIONS)
         if self.quantity not in known:
             raise SpecError(f"unknown quantity {self.quantity!r}. {did_you_mean(self.quantity, known)}")
-        if self.status in ("misprint", "unresolved") and not self.note:
+        if self.status in ("misprint", "otherwise", "unresolved") and not self.note:
             raise SpecError(f"{self.preset}: a figure that is {self.status} needs a note")
         return self
 
@@ -133,7 +133,7 @@ def published_table(figures: Iterable[Figure]) -> str:
     rows = []
     for record in map(figure_record, figures):
         quantity = record["quantity"]
-        verdict = record["status"]
+        verdict = "otherwise counted" if record["status"] == "otherwise" else record["status"]
         if record["met"]:
             verdict = "met" if record["status"] in ("met", "unverified") else f"{record['status']}, yet met"
         elif record["status"] == "met":
