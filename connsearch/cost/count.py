@@ -12,6 +12,7 @@ from connsearch.cost.symbolic import Poly, total
 from connsearch.registry import Ref, entry_cache
 from connsearch.spec.aggregations import Owned
 from connsearch.spec.ops import (
+    Act,
     Attention,
     Chain,
     Conv,
@@ -45,13 +46,20 @@ def line_tally(ops: Chain, shape: Shape) -> Tally:
     tallies = []
     for op in ops:
         after = output_shape(op, shape)
-        tallies.append(_count_op(op, shape, after))
+        counted = _count_op(op, shape, after)
+        if counted is not None:
+            tallies.append(counted)
         shape = after
     return add_tallies(tallies)
 
 
-def _count_op(op: Op, before: Shape, after: Shape) -> Tally:
+def _count_op(op: Op, before: Shape, after: Shape) -> Tally | None:
+    """Return what an operation costs, or None for one that costs nothing."""
+    if isinstance(op, Act):
+        return None
     pixels = after.height * after.width
+    if isinstance(op, Norm):
+        return Tally(2 * op.channels, norm_elements=before.size)
     if isinstance(op, Conv):
         weights = op.in_channels * op.out_channels * (op.kernel * op.kernel) // op.groups
         return Tally(weights + (op.out_channels if op.bias else 0), weights * pixels)
@@ -62,8 +70,6 @@ def _count_op(op: Op, before: Shape, after: Shape) -> Tally:
     if isinstance(op, DepthwiseConv):
         weights = op.channels * (op.kernel * op.kernel)
         return Tally(weights, weights * pixels)
-    if isinstance(op, Norm):
-        return Tally(2 * op.channels, norm_elements=before.size)
     if isinstance(op, Linear):
         weights = op.in_features * op.out_features
         return Tally(weights + op.out_features, linear_macs=weights)
@@ -71,7 +77,7 @@ def _count_op(op: Op, before: Shape, after: Shape) -> Tally:
         return Tally(before.size, add_elements=before.size)
     if isinstance(op, Attention):  # two products over channels or pixels for each pair of pixels
         return Tally(linear_macs=2 * op.channels * (pixels * pixels))
-    return Tally()
+    return None
 
 
 def add_tallies(tallies: Iterable[Tally]) -> Tally:

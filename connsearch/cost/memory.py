@@ -62,9 +62,10 @@ def line_memory(ops: Chain, shape: Shape) -> LineMemory:
     sizes, moments, saved = [], [], []
     for op in ops:
         shape = output_shape(op, shape)
-        sizes.append(shape.size)
-        moments.append(_allocated(op, shape))
-        saved.append(_beside(op, shape))
+        size, beside = shape.size, _beside(op, shape)
+        sizes.append(size)
+        moments.append(_allocated(op, size, beside))
+        saved.append(beside)
     for before, after, size in zip(ops, ops[1:], sizes, strict=False):
         if _saves_output(before) or _saves_input(after):
             saved.append(size)
@@ -82,42 +83,45 @@ def line_memory(ops: Chain, shape: Shape) -> LineMemory:
 
 def _beside(op: Op, after: Shape) -> Any:
     """Return what an operation allocates beside its output and keeps for backward, for each image."""
+    if isinstance(op, Norm):
+        if op.kind == "channel":
+            return 2 * (after.height * after.width)  # mean and deviation
+        return {"layer": 2, "instance": 2 * op.channels}.get(op.kind, 0)
     if isinstance(op, Pool) and op.kind == "max":
         return 2 * after.size  # the positions of the maxima, 8 bytes each
-    if isinstance(op, Norm) and op.kind in ("layer", "instance"):
-        return 2 * op.channels if op.kind == "instance" else 2  # mean and deviation
-    if isinstance(op, Norm) and op.kind == "channel":
-        return 2 * (after.height * after.width)
     if isinstance(op, Attention):
         return op.heads * (after.height * after.width) ** 2  # a weight for each pair of pixels
     return 0
 
 
-def _allocated(op: Op, after: Shape) -> list[Any]:
+def _allocated(op: Op, size: int, beside: int) -> list[int]:
     """Return all that an operation has allocated for each image, at the moments when that may be most."""
-    beside = _beside(op, after)
     if isinstance(op, Norm) and op.kind == "channel":  # what is normalised, then a copy in order of channels
-        return [after.size + beside, 2 * after.size]
+        return [size + beside, 2 * size]
     if isinstance(op, Attention):  # the scores go when the weights are made of them, before the output
-        return [after.size + beside, 2 * beside]
-    return [after.size + beside]
+        return [size + beside, 2 * beside]
+    return [size + beside]
 
 
 def _saves_input(op: Op) -> bool:
     """Return whether torch keeps an operation's input for its backward."""
-    kept = isinstance(op, Conv | DepthwiseConv | Deconv | Norm | Pool | Linear | Attention)
-    return kept or (isinstance(op, Act) and op.kind != "relu")
+    return isinstance(op, _READ_BY_BACKWARD) or (isinstance(op, Act) and op.kind != "relu")
 
 
 def _saves_output(op: Op) -> bool:
-    return isinstance(op, Softmax) or (isinstance(op, Act) and op.kind == "relu")
+    return (isinstance(op, Act) and op.kind == "relu") or isinstance(op, Softmax)
+
+
+_READ_BY_BACKWARD = (Conv, DepthwiseConv, Deconv, Norm, Pool, Linear, Attention)
 
 
 def maximal(sizes: Iterable[Any]) -> list[Any]:
     """Return the greatest integer; of polynomials, those that no other exceeds in every coefficient."""
     sizes = list(sizes)
-    if set(map(type, sizes)) <= {int}:
-        return [max(sizes)] if sizes else []
+    if len(sizes) < 2:
+        return sizes
+    if set(map(type, sizes)) == {int}:
+        return [max(sizes)]
     tables: list[tuple[Any, dict[Monomial, Number]]] = [
         (size, size.terms if isinstance(size, Poly) else {(): size}) for size in set(sizes)
     ]

@@ -19,12 +19,12 @@ from connsearch.registry import Ref, Registry, entry_cache
 from connsearch.spec.ops import (
     ACTIVATIONS,
     NORMS,
+    OPERATIONS,
     Act,
     Chain,
     Conv,
     DepthwiseConv,
     Norm,
-    Op,
 )
 
 ChainRule = Callable[..., Chain]
@@ -62,7 +62,7 @@ def chain(registry: Registry[ChainRule], ref: Ref, in_channels: int, width: int)
     """
     params: dict[str, Any] = registry.bind(ref)
     ops = registry[ref.name](in_channels, width, **params)
-    if not isinstance(ops, tuple) or not all(isinstance(op, Op) for op in ops):
+    if not isinstance(ops, tuple) or not OPERATIONS.issuperset(map(type, ops)):
         raise SpecError(f"{registry.kind} {ref.label!r} must return a tuple of operations, got {ops!r}")
     if not ops and registry is not LINES:
         raise SpecError(f"{registry.kind} {ref.label!r} has no operation")

@@ -8,7 +8,7 @@ equal with equal numbers. Shapes: C channels, H W pixels.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 ACTIVATIONS = ("relu", "elu", "silu", "gelu", "leaky_relu", "mish")
 NORMS = ("batch", "layer", "instance", "channel", "none")
@@ -154,6 +154,7 @@ Op = (
     | Softmax
 )
 Chain = tuple[Op, ...]
+OPERATIONS = frozenset(get_args(Op))
 
 
 class Shape(NamedTuple):
@@ -171,6 +172,8 @@ class Shape(NamedTuple):
 
 def output_shape(op: Op, shape: Shape) -> Shape:
     """Return the shape that an operation gives out; a height below 1 means the input is too small."""
+    if isinstance(op, (Norm, Act)):
+        return shape
     if isinstance(op, Conv):
         padding = op.kernel // 2 if op.padding is None else op.padding
         return Shape(op.out_channels, *_window(shape, op.kernel, op.stride, padding))
@@ -196,10 +199,8 @@ def output_shape(op: Op, shape: Shape) -> Shape:
 
 
 def _window(shape: Shape, kernel: int, stride: int, padding: int) -> tuple[int, int]:
-    return (
-        (shape.height + 2 * padding - kernel) // stride + 1,
-        (shape.width + 2 * padding - kernel) // stride + 1,
-    )
+    rest = 2 * padding - kernel
+    return (shape.height + rest) // stride + 1, (shape.width + rest) // stride + 1
 
 
 _WORDS: dict[type, str] = {

@@ -354,7 +354,7 @@ def _line(registry: Registry[ChainRule], ref: Ref, width: int, shape: Shape) -> 
     ops = chain(registry, ref, shape.channels, width)
     after = shape
     for op in ops:
-        if isinstance(op, Norm) and _normalised_together(op, after) == 1:
+        if isinstance(op, Norm) and op.kind != "batch" and _normalised_together(op, after) == 1:
             what = f"norm {op.kind!r} of a single value is always 0"
             raise SpecError(f"{what}: use a larger input or norm 'batch'")
         if isinstance(op, Linear) and op.in_features != after.size:
