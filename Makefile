@@ -26,7 +26,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "slow or not slow"
 
 clean:
 	rm -rf $(VENV) front.png front.svg front.html runs/digits

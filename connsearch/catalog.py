@@ -12,7 +12,8 @@ from connsearch.graph import TOPOLOGIES
 from connsearch.registry import Registry
 from connsearch.search.samplers import SAMPLERS
 from connsearch.spec.aggregations import AGGREGATIONS
-from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS
+from connsearch.spec.chains import HEADS, LINES, STEMS, TRANSITIONS, UNITS
+from connsearch.spec.drops import DROPS
 from connsearch.spec.presets import PRESETS, list_presets, preset
 from connsearch.text import si
 
@@ -20,9 +21,11 @@ CATALOGS: dict[str, Registry[Any] | Mapping[str, Any]] = {
     "topologies": TOPOLOGIES,
     "aggregations": AGGREGATIONS,
     "units": UNITS,
+    "lines": LINES,
     "stems": STEMS,
     "transitions": TRANSITIONS,
     "heads": HEADS,
+    "drops": DROPS,
     "presets": PRESETS,
     "datasets": DATASETS,
     "samplers": SAMPLERS,

@@ -53,10 +53,12 @@ class Kind(StrEnum):
     topologies = "topologies"
     aggregations = "aggregations"
     units = "units"
+    lines = "lines"
     presets = "presets"
     stems = "stems"
     transitions = "transitions"
     heads = "heads"
+    drops = "drops"
     datasets = "datasets"
     samplers = "samplers"
 
@@ -138,7 +140,7 @@ def cost(
 
         figures = figures_of(nets)
         records = [figure_record(figure) for figure in figures] if as_json else []
-        typer.echo(json.dumps(records) if as_json else published_table(figures))
+        typer.echo(json.dumps(records) if as_json else published_table(figures, nets or ()))
         return
     from connsearch.cost.table import cost_record, cost_table
     from connsearch.spec.presets import list_presets

@@ -48,8 +48,11 @@ class TrainError(ConnsearchError):
     """Training cannot start or cannot go on."""
 
 
+MOST_NAMES = 40  # listed in one message
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the tail of an error message: the nearest known word, then all of them.
+    """Return the tail of an error message: the nearest known word, then all of them, or of many how many.
 
     >>> did_you_mean("logdense", ["chain", "dense", "log_dense"])
     "Did you mean 'log_dense'? Known: chain, dense, log_dense."
@@ -59,4 +62,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
+    if len(names) > MOST_NAMES:
+        similar = difflib.get_close_matches(word, names, n=4)[1:]
+        more = f"Similar: {', '.join(similar)}. " if similar else ""
+        return f"{hint}{more}{len(names)} are known."
     return f"{hint}Known: {', '.join(names) or 'none'}."

@@ -7,6 +7,8 @@ Names come from the registries, so that whatever is registered is drawn without 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import networkx as nx
@@ -17,10 +19,16 @@ from connsearch.registry import Ref, Registry
 from connsearch.spec import AGGREGATIONS, UNITS, NetworkSpec, resolve
 from connsearch.spec.aggregations import aggregation_rule
 from connsearch.spec.drops import DROPS
+from connsearch.spec.network import InputConfig
 from connsearch.spec.ops import ACTIVATIONS, NORMS
+from connsearch.spec.presets.dense_prediction import fc_densenet, fc_log_densenet, hypercolumn, unet
 from connsearch.spec.presets.fractal import fractal
+from connsearch.spec.presets.hardnets import hardnet
+from connsearch.spec.presets.logdensenets import log_densenet
+from connsearch.spec.presets.mixed import dual_path, mixed_link
 from connsearch.spec.presets.multipath import multipath
 from connsearch.spec.presets.random_wiring import randomly_wired
+from connsearch.spec.presets.residual import post_activation, pre_activation
 from connsearch.spec.presets.transformers import transformer
 
 Draw = st.DrawFn
@@ -149,7 +157,7 @@ def specs(
         max_blocks: Most blocks.
     """
     if own_graph and not topology and not aggregation and draw(st.integers(0, 7)) == 0:
-        return draw(families())
+        return draw(families(draw(st.sampled_from(sorted(FAMILIES.keys() - TIED_WIDTHS)))))
     n_blocks = draw(st.integers(1, max_blocks))
     scope = draw(st.sampled_from(["block", "global"]))
     takes_any = aggregation is None or not aggregation_rule(Ref(aggregation)).equal_channels
@@ -202,24 +210,150 @@ def specs(
 
 
 @st.composite
-def families(draw: Draw) -> NetworkSpec:
-    """Draw a small network of a family that gives its graph: paths, columns, random stages, tokens."""
-    width, n = draw(st.integers(1, 4)), draw(st.integers(2, 3))
-    size = {"height": draw(st.integers(4, 9)), "width": draw(st.integers(4, 9))}
-    family = draw(st.sampled_from(["paths", "columns", "stages", "tokens"]))
-    if family == "paths":
-        routing = draw(st.sampled_from(["connection", "prediction"]))
-        depths, hidden = (2, draw(st.integers(1, 2))), draw(st.integers(1, 4))
-        return multipath(
-            n, base="plain", routing=routing, depths=depths, widths=(width, n), hidden=hidden, input=size
-        )
-    if family == "columns":
-        return fractal(draw(st.integers(1, 3)), (width, n), widen=draw(st.booleans()), input=size)
-    if family == "stages":
-        stages = [nx.gnp_random_graph(draw(st.integers(1, 5)), 0.5, seed=seed) for seed in range(n)]
-        return randomly_wired(stages, width=width, large=draw(st.booleans()), input=size)
+def families(draw: Draw, name: str) -> NetworkSpec:
+    """Draw a small network of a family that gives its graph, down to one block of one layer.
+
+    Args:
+        name: One of `FAMILIES`.
+    """
+    make, multiple = FAMILIES[name]
+    spec = make(draw).replaced(n_classes=draw(st.integers(1, 4)))
+    if not multiple:
+        return spec
+    height, width = (multiple * draw(st.integers(1, max(2, 6 // multiple))) for _ in range(2))
+    return spec.replaced(input=InputConfig(height=height, width=width))
+
+
+def _depths(draw: Draw, *, most: int = 2) -> tuple[int, ...]:
+    return tuple(draw(st.lists(st.integers(1, 2), min_size=1, max_size=most)))
+
+
+def _widths(draw: Draw, depths: Sequence[int], *, multiple: int = 1) -> tuple[int, ...]:
+    return tuple(multiple * draw(st.integers(1, 4)) for _ in depths)
+
+
+def _down_and_up(draw: Draw) -> tuple[int, ...]:
+    return tuple(draw(st.integers(1, 2)) for _ in range(draw(st.sampled_from([1, 3]))))
+
+
+def _any_order(draw: Draw) -> dict[str, Any]:
+    names = ["log_dense", "nearest", "evenly_spaced", "loglog_dense", "dense", "chain"]
+    return {"pattern": draw(st.sampled_from(names))}
+
+
+def _paths(draw: Draw, *, base: str) -> NetworkSpec:
+    depths = _depths(draw)
+    routing, hidden = draw(st.sampled_from(["connection", "prediction"])), draw(st.integers(1, 4))
+    n, widths = draw(st.integers(2, 3)), sorted(_widths(draw, depths))
+    return multipath(n, base=base, routing=routing, depths=depths, widths=widths, hidden=hidden)
+
+
+def _columns(draw: Draw) -> NetworkSpec:
+    return fractal(draw(st.integers(1, 3)), _widths(draw, _depths(draw)), widen=draw(st.booleans()))
+
+
+def _stages(draw: Draw) -> NetworkSpec:
+    n = draw(st.integers(1, 3))
+    stages = [nx.gnp_random_graph(draw(st.integers(1, 5)), 0.5, seed=seed) for seed in range(n)]
+    return randomly_wired(stages, width=draw(st.integers(2, 4)), large=draw(st.booleans()))
+
+
+def _tokens(draw: Draw) -> NetworkSpec:
     dilation, period = draw(st.integers(0, 2)), draw(st.integers(1, 2))
-    return transformer(n, width, 1, patch=16, dilation=dilation, period=period)
+    depth, width = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    return transformer(depth, width, 1, patch=16, dilation=dilation, period=period)
+
+
+def _residual_v1(draw: Draw, *, shortcut: str) -> NetworkSpec:
+    depths, padded = _depths(draw, most=3), shortcut == "zero_pad"
+    return post_activation(
+        depths,
+        sorted(_widths(draw, depths)),
+        Ref("post_basic" if padded else "post_bottleneck"),
+        widens=not padded,
+        shortcut=shortcut,
+        activation=draw(st.sampled_from(["relu", "elu", "none"])),
+    )
+
+
+def _residual_v2(draw: Draw) -> NetworkSpec:
+    depths = _depths(draw, most=3)
+    unit = draw(st.sampled_from(["basic", "bottleneck", "bottleneck(expansion=3, stride_at=first)"]))
+    share, activated = draw(st.sampled_from([(1.0, False), (1.0, True), (1 / 3, False)]))
+    return pre_activation(
+        depths, _widths(draw, depths), UNITS.parse(unit), stem_share=share, activated_stem=activated
+    )
+
+
+def _dual_paths(draw: Draw) -> NetworkSpec:
+    depths, groups = _depths(draw), draw(st.integers(1, 2))
+    increments = [draw(st.integers(1, 3)) for _ in depths]
+    ratios = {"inner": draw(st.integers(1, 2)), "stem_ratio": draw(st.integers(1, 2))}
+    spec = dual_path(depths, increments, groups=groups, **ratios)
+    return spec.with_widths(_widths(draw, depths, multiple=groups))
+
+
+def _mixed_links(draw: Draw, *, most: int = 1) -> NetworkSpec:
+    inner, outer = draw(st.sampled_from([(1, 2), (2, 2), (2, 3), (5, 4)]))  # inner leaves some channels
+    return mixed_link(_depths(draw, most=most), inner, outer, large=draw(st.booleans()))
+
+
+def _log_dense(draw: Draw) -> NetworkSpec:
+    depths, growth = _depths(draw, most=3), draw(st.integers(1, 4))
+    version, unit = draw(st.sampled_from(["v1", "v2"])), draw(st.sampled_from(["conv", "dense_bottleneck"]))
+    hubs = [1] if version == "v1" and draw(st.booleans()) else []
+    return log_densenet(depths, growth, version=version, unit=unit, hubs=hubs, **_any_order(draw))
+
+
+def _dense_pixels(draw: Draw) -> NetworkSpec:
+    topology = draw(st.sampled_from(["dense", "sparse", "chain"]))
+    growth, stem = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    return fc_densenet(_down_and_up(draw), growth, topology=topology, stem=stem)
+
+
+def _log_dense_pixels(draw: Draw) -> NetworkSpec:
+    depths, growth = _down_and_up(draw), draw(st.integers(1, 4))
+    return fc_log_densenet(depths, growth, lean=draw(st.booleans()), **_any_order(draw))
+
+
+def _hourglass(draw: Draw) -> NetworkSpec:
+    widths = _widths(draw, range(draw(st.integers(1, 3))))
+    return unet(widths) if draw(st.booleans()) else hypercolumn(widths)
+
+
+def _harmonic(draw: Draw) -> NetworkSpec:
+    depths = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=2)))
+    growths, outputs = _widths(draw, depths, multiple=2), _widths(draw, depths, multiple=2)
+    halved = draw(st.sampled_from([(False, False), (False, True), (True, False)]))
+    return hardnet((2, 4), depths, growths, outputs, halved[: len(depths)])
+
+
+# Each with what its inputs' sides are multiples of: they divide evenly where maps come back to a finer
+# scale, and suffice for all halvings elsewhere. 0: the family has an input of its own.
+FAMILIES: dict[str, tuple[Callable[[Draw], NetworkSpec], int]] = {
+    "plain paths": (partial(_paths, base="plain"), 2),
+    "residual paths": (partial(_paths, base="residual"), 2),
+    "columns": (_columns, 4),
+    "stages": (_stages, 3),
+    "tokens": (_tokens, 0),
+    "residual v1": (partial(_residual_v1, shortcut="projection"), 3),
+    "residual v1, padded": (partial(_residual_v1, shortcut="zero_pad"), 3),
+    "residual v2": (_residual_v2, 3),
+    "dual paths": (_dual_paths, 5),
+    "mixed links": (_mixed_links, 4),
+    "mixed links, joined": (partial(_mixed_links, most=2), 8),
+    "log-dense": (_log_dense, 4),
+    "dense, each pixel": (_dense_pixels, 2),
+    "log-dense, each pixel": (_log_dense_pixels, 2),
+    "hourglass": (_hourglass, 4),
+    "harmonic": (_harmonic, 8),
+}
+TIED_WIDTHS = {  # a block's width is bounded by the block before, or a step wider may cost the same
+    "harmonic",
+    "mixed links, joined",
+    "residual paths",
+    "residual v1, padded",
+}
 
 
 def transitions() -> st.SearchStrategy[str]:

@@ -27,7 +27,7 @@ from connsearch.spec.resolve import resolve
 WIDEST = 1 << 20
 MOST_TRIMS = 4  # depths tried for one network
 MOST_CANDIDATES = 20  # combinations of widths tried for one depth and step
-MOST_FACTORS = 17  # multiples of the least widths tried, less one, where units have groups
+MOST_FACTORS = 16  # multiples of the least widths tried, where not all make a network
 NEAR = 0.3  # how far, in the logarithm, a width may be from its ideal before finer steps are tried
 
 
@@ -113,7 +113,7 @@ def fit_width(
         least = narrowest(shape)
         if least is None:
             continue
-        solver = _Solver(shape, budget, least, checked=max(groups) > 1)
+        solver = _Solver(shape, budget, least, checked=_picky(shape, groups))
         widths = solver.widths(quantum, groups)
         if best_use < solver.use(widths) <= 1:  # fewer layers may cost more, where more is concatenated
             best, best_use = shape.with_widths(widths), solver.use(widths)
@@ -128,17 +128,19 @@ Narrowest = Callable[[NetworkSpec], "list[int] | None"]
 
 
 def _narrowest(spec: NetworkSpec, min_width: int, groups: Sequence[int]) -> list[int] | None:
-    """Return the least widths that make a network: where units have groups, what they read divides too.
-
-    None if no multiple of the least widths makes one.
-    """
-    if max(groups) == 1:
+    """Return the least widths that make a network, or None if no multiple of them up to 16 does."""
+    if not _picky(spec, groups):
         return [min_width] * len(groups)
-    for factor in range(1, MOST_FACTORS):
+    for factor in range(1, MOST_FACTORS + 1):
         widths = [_round_up(min_width * factor, g) for g in groups]
         if _resolves(spec, widths):
             return widths
     return None
+
+
+def _picky(spec: NetworkSpec, groups: Sequence[int]) -> bool:
+    """Return whether some widths make no network: channels must divide, or nodes of a graph fit together."""
+    return max(groups) > 1 or spec.own_graph is not None
 
 
 def _resolves(spec: NetworkSpec, widths: Sequence[int]) -> bool:
@@ -179,8 +181,10 @@ def _trimmed(
         if _use(shapes[low], budget, narrowest) > 1:
             widths = narrowest(shapes[low])
             if widths is None:
-                resolve(spec)  # says which channels do not divide
-                raise BudgetError(f"{budget}: no width of this shape divides into its groups: use fewer")
+                resolve(spec)  # says what is wrong, if it is the specification
+                raise BudgetError(
+                    f"no width up to {MOST_FACTORS} times the least makes a network: raise min_width"
+                )
             raise BudgetError(_impossible(shapes[low], budget, widths))
     return iter(shapes[low:])
 
@@ -234,7 +238,7 @@ class _Solver:
         self.model = CostModel(shape)
         self.budget = budget
         self.narrowest = narrowest
-        self.checked = checked  # whether channels must divide into groups, so that not all widths do
+        self.checked = checked  # whether some widths make no network
         ratios = shape.widths
         self.ideal = self._ideal([ratio / max(ratios) for ratio in ratios])
         self.refilled = self.ideal.index(max(self.ideal))  # the block whose steps are relatively finest

@@ -166,7 +166,7 @@ def _inference_peaks(
     if bare_stem:  # it gives out the image, which is held anyway
         held[0] = 0
     for node, line, footprint, released, released_gates, holds in zip(
-        plan.nodes, lines, footprints, plan.released(), plan.released_gates(), held, strict=True
+        plan.nodes, lines, footprints, plan.graph.released, plan.released_gates(), held, strict=True
     ):
         if footprint is not None:
             temporaries = footprint.temporaries + (_n_scaled(node) if node.drops else 0)

@@ -6,7 +6,7 @@ counts: a figure names a preset, a number of classes and a quantity, and the cos
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,8 @@ from connsearch.spec.presets import preset
 from connsearch.text import table
 
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
-_PRINTED = r"\d+(\.\d+)?[kMG]?"
+_NOT_MET = ("misprint", "otherwise", "unresolved")
+_PRINTED = r"^\d+(\.\d+)?[kMG]?$"
 
 
 class Figure(Config):
@@ -36,7 +37,8 @@ class Figure(Config):
         source: Where it is printed.
         status: `met`: the counted number rounds to it. `misprint`: it is wrong where it is printed.
             `otherwise`: it is met if counted in the other way that the note names. `unresolved`: it is
-            not met, and why is not known. `unverified`: met or not, the source could not be opened.
+            not met, and why is not known. `inferred`: the layout was found by trying what gives this
+            figure, which is then no second opinion. `unverified`: met or not, the source could not be opened.
         note: Why, for all that is not met.
     """
 
@@ -45,7 +47,7 @@ class Figure(Config):
     quantity: str = "params"
     printed: Annotated[str, Field(pattern=_PRINTED)]
     source: str
-    status: Literal["met", "misprint", "otherwise", "unresolved", "unverified"] = "met"
+    status: Literal["met", "misprint", "otherwise", "unresolved", "inferred", "unverified"] = "met"
     note: str = ""
 
     @model_validator(mode="after")
@@ -53,7 +55,7 @@ class Figure(Config):
         known = ("params", "macs", *CONVENTIONS)
         if self.quantity not in known:
             raise SpecError(f"unknown quantity {self.quantity!r}. {did_you_mean(self.quantity, known)}")
-        if self.status in ("misprint", "otherwise", "unresolved") and not self.note:
+        if self.status in _NOT_MET and not self.note:
             raise SpecError(f"{self.preset}: a figure that is {self.status} needs a note")
         return self
 
@@ -98,16 +100,14 @@ def figures_of(presets: Iterable[str] | None = None) -> list[Figure]:
     """Return the figures of some presets, or of all that have any.
 
     Raises:
-        SpecError: if one of them has none.
+        SpecError: if one of them is no preset.
     """
     figures = published_figures()
     if presets is None:
         return list(figures)
-    known = {figure.preset for figure in figures}
     wanted = list(presets)
     for name in wanted:
-        if name not in known:
-            raise SpecError(f"no published figure of {name!r} is known. {did_you_mean(name, known)}")
+        preset(name)  # a typo is told
     return [figure for name in wanted for figure in figures if figure.preset == name]
 
 
@@ -128,18 +128,22 @@ def figure_record(figure: Figure) -> dict[str, Any]:
     }
 
 
-def published_table(figures: Iterable[Figure]) -> str:
-    """Return a row for each figure: published, counted, by how much they differ, and where it is printed."""
+def published_table(figures: Sequence[Figure], presets: Iterable[str] = ()) -> str:
+    """Return a row for each figure: published, counted, by how much they differ, and where it is printed.
+
+    Of `presets`, those without a figure have a row too: their parameters.
+    """
     rows = []
+    known = {figure.preset for figure in figures}
     for record in map(figure_record, figures):
         quantity = record["quantity"]
         verdict = "otherwise counted" if record["status"] == "otherwise" else record["status"]
         if record["met"]:
-            verdict = "met" if record["status"] in ("met", "unverified") else f"{record['status']}, yet met"
+            verdict = f"{record['status']}, yet met" if record["status"] in _NOT_MET else "met"
         elif record["status"] == "met":
             verdict = "NOT MET"
-        if record["status"] == "unverified":
-            verdict += ", source unverified"
+        if record["status"] in ("unverified", "inferred"):
+            verdict += f", {record['status']}"
         rows.append(
             [
                 record["preset"],
@@ -152,7 +156,12 @@ def published_table(figures: Iterable[Figure]) -> str:
                 record["source"] + (f"; {record['note']}" if record["note"] else ""),
             ]
         )
+    for name in presets:
+        if name not in known:
+            spec = preset(name)
+            counted = f"{network_cost(spec).params:,}"
+            rows.append([name, str(spec.n_classes), "params", "-", counted, "-", "no figure known", "-"])
     header = ["preset", "classes", "quantity", "published", "counted", "difference", "verdict", "source"]
-    n_met = sum(row[6].startswith("met") for row in rows)
     text = table(header, rows, left=["preset", "quantity", "verdict", "source"])
-    return f"{text}\n{n_met} of {len(rows)} published figures are met to the printed digit."
+    n_met = sum(row[6] == "met" for row in rows)
+    return f"{text}\n{n_met} of {len(figures)} published figures are met to the printed digit."

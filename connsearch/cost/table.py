@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from connsearch.cost.model import edge_costs, network_cost, node_costs
+from connsearch.graph import Node
+from connsearch.graph.outline import outline
+from connsearch.spec.drops import DROPS
 from connsearch.spec.network import NetworkSpec
 from connsearch.spec.ops import Shape
 from connsearch.spec.resolve import resolve
@@ -59,7 +62,7 @@ def cost_table(specs: Sequence[NetworkSpec]) -> str:
 
 
 def node_table(spec: NetworkSpec) -> str:
-    """Return a row for each node: what it reads, shapes, parameters and multiply-accumulates."""
+    """Return a row for each node: what it computes and reads, shapes, parameters, multiply-accumulates."""
     costs = node_costs(spec)
     for (_, target), edge in edge_costs(spec).items():
         costs[target] = costs[target] + edge
@@ -73,6 +76,7 @@ def node_table(spec: NetworkSpec) -> str:
             [
                 name,
                 plan.node.kind,
+                _operation(spec, plan.node),
                 reads,
                 how,
                 _shape(plan.in_shape),
@@ -81,19 +85,48 @@ def node_table(spec: NetworkSpec) -> str:
                 si(cost.macs),
             ]
         )
-    header = ["node", "kind", "reads", "aggregation", "in", "out", "params", "MACs"]
-    return f"{table(header, rows, left=['node', 'kind', 'aggregation'])}\n\n{cost_table([spec])}"
+    header = ["node", "kind", "operation", "reads", "aggregation", "in", "out", "params", "MACs"]
+    nodes = table(header, rows, left=["node", "kind", "operation", "aggregation"])
+    return f"{nodes}\n{_drop_line(spec)}\n{cost_table([spec])}"
 
 
 def graph_text(spec: NetworkSpec) -> str:
-    """Return who reads whom, and how far apart nodes are."""
+    """Return who reads whom, how far apart nodes are, and what is dropped."""
     graph = spec.graph()
     degrees = list(graph.in_degrees().values())
     return (
-        f"{graph}\n"
+        f"{outline(graph)}\n"
         f"in-degree: max {max(degrees)}, mean {sum(degrees) / len(degrees):.2f}; backpropagation distance: "
-        f"max {graph.max_backprop_distance()}, mean {graph.mean_backprop_distance():.2f}"
-    )
+        f"max {graph.max_backprop_distance()}, mean {graph.mean_backprop_distance():.2f}\n"
+        f"{_drop_line(spec)}"
+    ).rstrip("\n")
+
+
+def _operation(spec: NetworkSpec, node: Node) -> str:
+    """Return the registered name of what a node computes, "" if it only aggregates."""
+    block = spec.blocks[node.block - 1]
+    for part in spec.parts:
+        if part.name == node.part:
+            own = part.line or part.unit or (block.unit if part.ratio else None)
+            if own is not None:
+                return own.name
+    by_kind = {
+        "stem": spec.stem,
+        "unit": block.unit,
+        "transition": spec.transition,
+        "carry": spec.carry,
+        "head": spec.head,
+    }
+    return by_kind[node.kind].name if node.kind in by_kind else ""
+
+
+def _drop_line(spec: NetworkSpec) -> str:
+    """Return a line about the edges that training drops, "" if there are none."""
+    if spec.drop is None:
+        return ""
+    params = ", ".join(f"{key}={value}" for key, value in DROPS.bind(spec.drop).items())
+    n_edges = sum(drop is not None for plan in resolve(spec).nodes for drop in plan.drops)
+    return f"drop  {spec.drop.name}({params}): {n_edges} edges\n"
 
 
 def _shape(shape: Shape) -> str:

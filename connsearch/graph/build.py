@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from connsearch.errors import SpecError, did_you_mean
-from connsearch.graph.graph import ConnectivityGraph, Node, NodeKind
+from connsearch.graph.graph import ConnectivityGraph, Node, NodeKind, last_uses
 from connsearch.graph.topologies import predecessors
 
 
@@ -92,23 +92,30 @@ def graph_of_blocks(blocks: Sequence[tuple[object, int, bool]]) -> ConnectivityG
     """
     nodes = [_node("stem", "stem", 1, 0)]
     sources: list[tuple[int, ...]] = [()]
+    released: list[tuple[int, ...]] = [()]
     for number, (topology, n_layers, entry_unit) in enumerate(blocks, start=1):
         if entry_unit:
             sources.append((len(nodes) - 1,))
-        sources += _shifted(predecessors(topology, n_layers - entry_unit), len(nodes) - 1 + entry_unit)
+            released.append(sources[-1])
+        rule, first = predecessors(topology, n_layers - entry_unit), len(nodes) - 1 + entry_unit
+        sources += _shifted(rule, first)
+        released += _shifted(_released(rule), first)
         nodes += _layers(number, n_layers)
         if number < len(blocks):
             nodes.append(_node(f"transition{number}", "transition", number + 1, number))
     nodes.append(_node("head", "head", len(blocks), len(blocks) - 1))
-    return ConnectivityGraph.of_checked(tuple(nodes), tuple(sources))
+    return ConnectivityGraph.of_checked(tuple(nodes), tuple(sources), tuple(released))
 
 
 _node = lru_cache(maxsize=1024)(Node)
 
 
+_released = lru_cache(maxsize=4096)(last_uses)
+
+
 @lru_cache(maxsize=4096)
 def _shifted(rule: tuple[tuple[int, ...], ...], first: int) -> tuple[tuple[int, ...], ...]:
-    """Return a block's sources as positions in the network, where the block's node 0 is `first`."""
+    """Return positions in a block as positions in the network, where the block's node 0 is `first`."""
     return tuple(tuple(first + i for i in reads) for reads in rule)
 
 

@@ -49,6 +49,13 @@ def from_networkx(graph: nx.Graph[Any]) -> ConnectivityGraph:
     return result
 
 
+def inferred_scale(graph: ConnectivityGraph, index: int) -> int:
+    """Return the scale that a node has where none is given: see `ConnectivityGraph.from_networkx`."""
+    node = graph.nodes[index]
+    before = max((graph.nodes[source].scale for source in graph.sources[index]), default=0)
+    return before + (node.kind in ("transition", "carry"))
+
+
 def from_edges(edges: Iterable[tuple[object, object]]) -> ConnectivityGraph:
     """Return the graph of pairs; a pair that repeats is an error."""
     graph: nx.DiGraph[Any] = nx.DiGraph()

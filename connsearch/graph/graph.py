@@ -1,4 +1,4 @@
-"""ConnectivityGraph: a whole network as a directed acyclic graph of stem, units, transitions, carries, heads.
+"""ConnectivityGraph: a whole network as a directed acyclic graph of its stem, units, joins, heads and others.
 
 The value is a tuple of nodes in topological order and, per node, the ascending indices of the nodes it
 reads; it checks itself once and never changes. `to_networkx` gives a `networkx.DiGraph`.
@@ -100,10 +100,15 @@ class ConnectivityGraph:
     # ---- construction ------------------------------------------------------------------------------
 
     @classmethod
-    def of_checked(cls, nodes: tuple[Node, ...], sources: tuple[tuple[int, ...], ...]) -> ConnectivityGraph:
+    def of_checked(
+        cls,
+        nodes: tuple[Node, ...],
+        sources: tuple[tuple[int, ...], ...],
+        released: tuple[tuple[int, ...], ...],
+    ) -> ConnectivityGraph:
         """Return the graph of parts that are known to fit, as blocks of checked topologies are."""
         graph = object.__new__(cls)
-        graph.__dict__.update(nodes=nodes, sources=sources)
+        graph.__dict__.update(nodes=nodes, sources=sources, released=released)
         return graph
 
     @classmethod
@@ -165,7 +170,7 @@ class ConnectivityGraph:
         return from_graphml(text)
 
     def to_networkx(self) -> nx.DiGraph[Any]:
-        """Return a fresh `networkx.DiGraph`: nodes have `kind, block, scale, path`, edges have `kind`."""
+        """Return a fresh `networkx.DiGraph`: nodes have `kind, block, scale, path` and perhaps `part`."""
         from connsearch.graph.convert import to_networkx
 
         return to_networkx(self)
@@ -221,6 +226,11 @@ class ConnectivityGraph:
             found[source].append(target)
         return tuple(map(tuple, found))
 
+    @cached_property
+    def released(self) -> tuple[tuple[int, ...], ...]:
+        """For each node, those of its sources that no later node reads."""
+        return last_uses(self.sources)
+
     def in_degrees(self) -> dict[str, int]:
         """Return how many nodes each node reads."""
         return {node.name: len(s) for node, s in zip(self.nodes, self.sources, strict=True)}
@@ -271,7 +281,7 @@ class ConnectivityGraph:
     def canonical_hash(self, labels: Sequence[object] | None = None, *, ordered: Sequence[bool] = ()) -> str:
         """Return 64 hexadecimal digits that are equal for the same network written twice.
 
-        Names and the order of nodes do not matter; kinds, blocks, scales and edges do.
+        Names, paths, parts and the order of nodes do not matter; kinds, blocks, scales and edges do.
 
         Args:
             labels: One per node, what else must agree; by default kind, block and scale.
@@ -299,6 +309,15 @@ class ConnectivityGraph:
             names = [self.nodes[source].name for _, source in run]
             words += [f"{names[0]} .. {names[-1]}"] if len(names) > 2 else names
         return ", ".join(words)
+
+
+def last_uses(users: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """Return, for each of several users of things, the things that it is the last to use, ascending."""
+    last = {thing: user for user, things in enumerate(users) for thing in things}
+    found: list[list[int]] = [[] for _ in users]
+    for thing in sorted(last):
+        found[last[thing]].append(thing)
+    return tuple(map(tuple, found))
 
 
 def _check_names(names: list[str]) -> None:

@@ -183,8 +183,6 @@ def _conv(op: Conv) -> nn.Conv2d:
 
 def _deconv(op: Deconv) -> nn.Module:
     """Return a transposed convolution, weights N(0, sqrt(2 / (k k out))), bias 0."""
-    if op.kernel < op.stride:
-        raise SpecError(f"a transposed convolution of stride {op.stride} needs a kernel as large, got {op}")
     padding = op.kernel // 2
     rest = op.stride + 2 * padding - op.kernel  # so that the output is stride times as large
     conv = nn.ConvTranspose2d(

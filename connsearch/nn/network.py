@@ -54,7 +54,7 @@ class Network(nn.Module):
         self._spec = spec
         self._plan = resolve(spec)
         self._n_columns = 1 + max(plan.node.path for plan in self._plan.nodes)
-        self._releases = list(zip(self._plan.released(), self._plan.released_gates(), strict=True))
+        self._releases = list(zip(self._plan.graph.released, self._plan.released_gates(), strict=True))
         self.keep_gates = False
         self._gate_values: dict[int, Tensor] = {}
         self._nodes = [NodeModule(plan) for plan in self._plan.nodes]  # the same modules as the children

@@ -154,6 +154,9 @@ def _residual_places(plan: NetworkPlan) -> dict[int, str]:
     Raises:
         SpecError: if a join is not the sum of a unit and what it reads, or of that through a shortcut.
     """
+    heads = [node.node.name for node in plan.nodes if node.node.kind == "head"]
+    if len(heads) > 1:
+        raise SpecError(f"it has one head, this network has {', '.join(heads)}")
     places = {i: "" for i, node in enumerate(plan.nodes) if node.node.kind in ("stem", "head")}
     n_units: Counter[int] = Counter()
     for node in plan.nodes:

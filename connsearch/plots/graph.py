@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from matplotlib.axes import Axes
@@ -26,15 +27,17 @@ from connsearch.plots.marks import (
 from connsearch.plots.style import BAND_COLORS, BOX_COLOR, QUIET, SMALL, TIMES, Picture, look, text_width
 
 _NARROW, _WIDE = 3.5, 7.2  # inches, one and two columns of a paper
+_MOST_PAGES = 3  # how many times as wide one line of arcs may get
+_ROW_GAP = 0.08  # inches between rows of a longer one
 _STEP, _LEAST_STEP = 0.3, 0.07  # inches between layers: where there is room, and at the least
 _SCALE_GAP, _PATH_GAP = 0.66, 0.42  # inches between lines: of scales, of paths
 _BOX = (-0.26, 0.72)  # of a block on its line, in distances between lines: its bottom and its top
 
 
 def plot_graph(
-    graph: ConnectivityGraph, *, title: str | None = None, sizes: Sequence[tuple[int, int]] = ()
+    graph: ConnectivityGraph, *, title: str | None = None, sizes: Mapping[int, tuple[int, int]] | None = None
 ) -> Figure:
-    """Return the picture of a graph, 3.5 inches wide or as wide as its nodes need.
+    """Return the picture of a graph, 3.5 inches wide or as wide as its nodes need, very long ones in rows.
 
     On one line, layers read along the line and in arcs above it; transitions and carries read in arcs below
     it. A network that comes back to a higher resolution is drawn as its U, a line for each scale, a carried
@@ -44,23 +47,25 @@ def plot_graph(
     Args:
         graph: What to draw.
         title: Written above the picture.
-        sizes: Height and width of the feature maps at scale 0, 1, ..., written beside blocks or lines.
+        sizes: Height and width of the feature maps by scale, written beside blocks or lines.
     """
     with look():
-        return _plot_lines(graph, title, sizes) if has_lines(graph) else _plot_arcs(graph, title, sizes)
+        return (_plot_lines if has_lines(graph) else _plot_arcs)(graph, title, sizes or {})
 
 
 # ---- one line ------------------------------------------------------------------------------------------
 
 
-def _plot_arcs(graph: ConnectivityGraph, title: str | None, sizes: Sequence[tuple[int, int]]) -> Figure:
+def _plot_arcs(graph: ConnectivityGraph, title: str | None, sizes: Mapping[int, tuple[int, int]]) -> Figure:
     layout = arc_layout(graph)
-    figure = Picture(figsize=(_figure_width(layout.right - layout.left), 3.0))
-    kinds = {node.kind for node in graph.nodes}, {arc.kind for arc in layout.arcs}
+    width = _figure_width(layout.right - layout.left)
+    if width > _MOST_PAGES * _WIDE:
+        return _plot_rows(graph, layout, title, sizes)
+    figure = Picture(figsize=(width, 3.0))
     labelled = len(layout.bands) > 1 or bool(sizes)
-    axes = _add_axes(figure, layout, add_legends(figure, *kinds), title, labelled)
+    axes = _add_axes(figure, layout, _arc_legends(figure, graph, layout), title, labelled)
     points = [(x, 0.0) for x in layout.xs]
-    _draw_bands(axes, layout.bands, sizes)
+    _draw_bands(axes, layout.bands, sizes, labelled)
     draw_edges(axes, [(arc.kind, _arc_points(arc)) for arc in layout.arcs])
     draw_nodes(axes, graph.nodes, points)
     draw_labels(axes, node_labels(graph.nodes, layout.xs, step_inches(axes)), points)
@@ -72,20 +77,74 @@ def _figure_width(units: float) -> float:
     return max(roomy, _LEAST_STEP * units) + 2 * EDGE
 
 
+def _arc_legends(figure: Figure, graph: ConnectivityGraph, layout: ArcLayout) -> float:
+    return add_legends(figure, {node.kind for node in graph.nodes}, {arc.kind for arc in layout.arcs})
+
+
 def _add_axes(figure: Figure, layout: ArcLayout, bottom: float, title: str | None, labelled: bool) -> Axes:
     """Size the figure and return axes in which x is in layers and y too, but stretched."""
     width = float(figure.get_figwidth()) - 2 * EDGE
     step = width / (layout.right - layout.left)
+    low, high, height = _heights(layout, width, step, labelled)
+    axes = _sized_axes(figure, bottom, height, title)
+    room = max(0.0, 0.13 / step - MARGIN)  # for half the label of the first and the last node
+    axes.set(xlim=(layout.left - room, layout.right + room), ylim=(low, high))
+    return axes
+
+
+def _heights(layout: ArcLayout, width: float, step: float, labelled: bool) -> tuple[float, float, float]:
+    """Return how low and how high a line of arcs reaches, and its height in inches."""
     below, above = layout.below, max(layout.above, 0.5)
     arcs = min(max(0.32 * width, 0.9), 2.6, 1.6 * step * (above + below))  # inches, above and below the line
     if layout.above == layout.below == 0:
         arcs = 0.25
     inch = (above + below) / arcs
     low, high = -below - 0.24 * inch, above + (0.26 if labelled else 0.12) * inch
-    axes = _sized_axes(figure, bottom, (high - low) / inch, title)
-    room = max(0.0, 0.13 / step - MARGIN)  # for half the label of the first and the last node
-    axes.set(xlim=(layout.left - room, layout.right + room), ylim=(low, high))
-    return axes
+    return low, high, (high - low) / inch
+
+
+def _plot_rows(
+    graph: ConnectivityGraph, layout: ArcLayout, title: str | None, sizes: Mapping[int, tuple[int, int]]
+) -> Figure:
+    """Draw a long line in rows; an arc that leaves a row at its right enters the next one at its left."""
+    rows = layout.rows(_WIDE / _LEAST_STEP)
+    step = _WIDE / max(right - left for left, right in rows)
+    figure = Picture(figsize=(_WIDE + 2 * EDGE, 3.0))
+    bottom = _arc_legends(figure, graph, layout)
+    low, high, height = _heights(layout, _WIDE, step, labelled=True)
+    total = bottom + len(rows) * (height + _ROW_GAP) - _ROW_GAP + (0.28 if title else EDGE)
+    figure.set_figheight(total)
+    _write_title(figure, title)
+    texts = node_labels(graph.nodes, layout.xs, step)
+    for number, (left, right) in enumerate(reversed(rows)):
+        below = bottom + number * (height + _ROW_GAP)
+        across = _WIDE + 2 * EDGE
+        place = (EDGE / across, below / total, (right - left) * step / across, height / total)
+        axes = figure.add_axes(place, xlim=(left, right), ylim=(low, high))
+        axes.set_axis_off()
+        _draw_row(axes, graph, layout, texts, sizes)
+    return figure
+
+
+def _draw_row(
+    axes: Axes,
+    graph: ConnectivityGraph,
+    layout: ArcLayout,
+    texts: Mapping[int, str],
+    sizes: Mapping[int, tuple[int, int]],
+) -> None:
+    """Draw what lies, wholly or in part, between the ends of the axes."""
+    left, right = axes.get_xlim()
+    here = [i for i, x in enumerate(layout.xs) if left < x < right]
+    points = [(layout.xs[i], 0.0) for i in here]
+    bands = [band for band in layout.bands if band.left < right and band.right > left]
+    _draw_bands(
+        axes, [replace(b, left=max(b.left, left), right=min(b.right, right)) for b in bands], sizes, True
+    )
+    arcs = [arc for arc in layout.arcs if arc.left < right and arc.right > left]
+    draw_edges(axes, [(arc.kind, _arc_points(arc)) for arc in arcs])
+    draw_nodes(axes, [graph.nodes[i] for i in here], points)
+    draw_labels(axes, {n: texts[i] for n, i in enumerate(here) if i in texts}, points)
 
 
 def _sized_axes(figure: Figure, bottom: float, height: float, title: str | None) -> Axes:
@@ -95,19 +154,26 @@ def _sized_axes(figure: Figure, bottom: float, height: float, title: str | None)
     figure.set_figheight(total)
     axes = figure.add_axes((EDGE / across, bottom / total, 1 - 2 * EDGE / across, height / total))
     axes.set_axis_off()
-    if title:
-        figure.text(EDGE / across, 1 - 0.06 / total, title, va="top", fontsize=9)
+    _write_title(figure, title)
     return axes
 
 
-def _draw_bands(axes: Axes, bands: Sequence[Band], sizes: Sequence[tuple[int, int]]) -> None:
+def _write_title(figure: Figure, title: str | None) -> None:
+    if title:
+        across, total = figure.get_size_inches()
+        figure.text(EDGE / across, 1 - 0.06 / total, title, va="top", fontsize=9)
+
+
+def _draw_bands(
+    axes: Axes, bands: Sequence[Band], sizes: Mapping[int, tuple[int, int]], labelled: bool
+) -> None:
     step = step_inches(axes)
     first, last = axes.get_xlim()
     for number, band in enumerate(bands):
         left = first if number == 0 else band.left
         right = last if number == len(bands) - 1 else band.right
-        axes.axvspan(left, right, facecolor=BAND_COLORS[number % 2], edgecolor="none", zorder=0)
-        words = _band_words(band, sizes) if len(bands) > 1 or sizes else []
+        axes.axvspan(left, right, facecolor=BAND_COLORS[(band.block - 1) % 2], edgecolor="none", zorder=0)
+        words = _band_words(band, sizes) if labelled else []
         text = next((word for word in words if text_width(word) <= (right - left) * step - 0.06), None)
         if text:
             axes.annotate(
@@ -122,10 +188,10 @@ def _draw_bands(axes: Axes, bands: Sequence[Band], sizes: Sequence[tuple[int, in
             )
 
 
-def _band_words(band: Band, sizes: Sequence[tuple[int, int]]) -> list[str]:
+def _band_words(band: Band, sizes: Mapping[int, tuple[int, int]]) -> list[str]:
     """Return the labels a band may have, the fullest first."""
     words = _block_words(band.block)
-    if band.scale < len(sizes):
+    if band.scale in sizes:
         words.insert(0, f"block {band.block} · {_size(sizes[band.scale])}")
     return words
 
@@ -149,9 +215,9 @@ def _arc_points(arc: Arc) -> tuple[Point, ...]:
 # ---- several lines -------------------------------------------------------------------------------------
 
 
-def _plot_lines(graph: ConnectivityGraph, title: str | None, sizes: Sequence[tuple[int, int]]) -> Figure:
+def _plot_lines(graph: ConnectivityGraph, title: str | None, sizes: Mapping[int, tuple[int, int]]) -> Figure:
     layout = grid_layout(graph)
-    words = [_size(sizes[scale]) if scale < len(sizes) else "" for scale in layout.scales]
+    words = [_size(sizes[scale]) if scale in sizes else "" for scale in layout.scales]
     margin = max([text_width(word) + 0.1 for word in words if word], default=0.0)  # inches, left of all nodes
     figure = Picture(figsize=(_figure_width(layout.right - layout.left) + margin, 3.0))
     kinds = {node.kind for node in graph.nodes}, {link.kind for link in layout.links}
@@ -161,7 +227,8 @@ def _plot_lines(graph: ConnectivityGraph, title: str | None, sizes: Sequence[tup
         _draw_boxes(axes, layout)
         _draw_scales(axes, words)
     else:
-        _draw_bands(axes, _path_bands(graph, layout), sizes)
+        bands = _path_bands(graph, layout)
+        _draw_bands(axes, bands, sizes, labelled=len(bands) > 1 or bool(sizes))
     draw_edges(axes, [(link.kind, link.points) for link in layout.links])
     draw_nodes(axes, graph.nodes, points)
     draw_labels(axes, node_labels(graph.nodes, layout.xs, step_inches(axes), layout.ys), points)

@@ -9,6 +9,7 @@ they have parallel paths or come back to a higher resolution, are laid out in `c
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -85,6 +86,31 @@ class ArcLayout:
     def below(self) -> float:
         """Depth of the deepest arc below the line, 0 if there is none."""
         return max([0.0, *(-arc.height for arc in self.arcs)])
+
+    def rows(self, most: float) -> list[tuple[float, float]]:
+        """Return left and right ends of stretches that are not much longer than `most`, from left to right.
+
+        Blocks that are longer are cut into equal parts between two nodes; what still fits shares the
+        stretch before it.
+        """
+        ends = [self.left]
+        for band in self.bands:
+            width = band.right - band.left
+            n_parts = math.ceil(width / most)
+            ends += [self._between(band.left + width * part / n_parts) for part in range(1, n_parts)]
+            ends.append(band.right)
+        found: list[tuple[float, float]] = []
+        for left, right in pairwise(ends):
+            if found and right - found[-1][0] <= most:
+                found[-1] = (found[-1][0], right)
+            else:
+                found.append((left, right))
+        return found
+
+    def _between(self, x: float) -> float:
+        """Return the middle of the two nodes around a position."""
+        after = bisect(self.xs, x)
+        return (self.xs[after - 1] + self.xs[after]) / 2
 
 
 def arc_layout(graph: ConnectivityGraph) -> ArcLayout:

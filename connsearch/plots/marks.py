@@ -146,11 +146,15 @@ def node_labels(
 
 
 def _numbers(nodes: Sequence[Node]) -> dict[int, int]:
-    """Return, for each unit, the number its name ends in, or else its number within its block."""
+    """Return the numbers in the names of units, once each; of units without any, those within their block."""
     units = [(i, node) for i, node in enumerate(nodes) if node.kind == "unit"]
-    found = {i: re.search(r"\d+$", node.name) for i, node in units}
-    if all(found.values()):
-        return {i: int(match[0]) for i, match in found.items() if match}
+    found: dict[tuple[int, int, int], int] = {}
+    for i, node in units:
+        number = re.search(r"(\d+)\D*$", node.name.rpartition(".")[2])
+        if number:
+            found.setdefault((node.block, node.path, int(number[1])), i)
+    if found:
+        return {i: number for (_, _, number), i in found.items()}
     runs = (list(run) for _, run in groupby(units, key=lambda pair: pair[1].block))
     return {i: number for run in runs for number, (i, _) in enumerate(run, start=1)}
 

@@ -102,12 +102,21 @@ def grouped(in_channels: int, out_channels: int, kernel: int, groups: int) -> Co
     Raises:
         SpecError: if the kernel is even or the channels do not divide by the groups.
     """
-    if kernel < 1 or kernel % 2 == 0:
-        raise SpecError(f"kernel must be odd and at least 1, got {kernel}")
+    odd(kernel)
     for channels in (in_channels, out_channels):
         if groups < 1 or (isinstance(channels, int) and channels % groups):
             raise SpecError(f"{channels} channels do not divide into {groups} groups: change width or groups")
     return Conv(in_channels, out_channels, kernel, groups=groups)
+
+
+def odd(kernel: int) -> None:
+    """Check that a kernel has a middle.
+
+    Raises:
+        SpecError: if it is even or below 1.
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        raise SpecError(f"kernel must be odd and at least 1, got {kernel}")
 
 
 def positive(**params: int) -> None:

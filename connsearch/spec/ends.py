@@ -9,6 +9,7 @@ from connsearch.spec.chains import (
     TRANSITIONS,
     grouped,
     norm_act,
+    odd,
     positive,
 )
 from connsearch.spec.ops import (
@@ -58,7 +59,7 @@ def conv_transition(
     in_channels: int, width: int, *, kernel: int = 3, activation: str = "none", norm: str = "batch"
 ) -> Chain:
     """norm - [act] - kxk / 2: DelugeNet's transition (no activation)."""
-    grouped(1, 1, kernel, 1)  # checks the kernel
+    odd(kernel)
     return (*norm_act(in_channels, norm, activation), Conv(in_channels, width, kernel, stride=2))
 
 

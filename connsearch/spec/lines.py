@@ -7,6 +7,7 @@ from connsearch.spec.chains import (
     LINES,
     grouped,
     norm_act,
+    odd,
     ordered,
     positive,
 )
@@ -95,6 +96,8 @@ def pool(
     positive(kernel=kernel, stride=stride)
     if kind not in ("max", "avg"):
         raise SpecError(f"unknown pool {kind!r}. {did_you_mean(kind, ('max', 'avg'))}")
+    if not 0 <= padding <= kernel // 2:
+        raise SpecError(f"padding must lie between 0 and half the kernel, {kernel // 2}, got {padding}")
     return (Pool(kind, kernel, stride, padding),)
 
 
@@ -120,8 +123,10 @@ def deconv(
     norm: str = "none",
 ) -> Chain:
     """[norm - act] - transposed kxk, stride times as large; keep: as many channels as it reads."""
-    grouped(1, 1, kernel, 1)  # checks the kernel
+    odd(kernel)
     positive(stride=stride)
+    if kernel < stride:
+        raise SpecError(f"kernel must be at least the stride, {stride}, or holes are left; got {kernel}")
     out = in_channels if keep else width
     return (*norm_act(in_channels, norm, activation), Deconv(in_channels, out, kernel, stride, bias))
 

@@ -11,6 +11,7 @@ from connsearch.config import Config
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.graph import TOPOLOGIES, ConnectivityGraph, Node, predecessors
 from connsearch.graph.build import graph_across_blocks, graph_of_blocks
+from connsearch.graph.convert import inferred_scale
 from connsearch.registry import Ref, ref_field
 from connsearch.spec.aggregations import AGGREGATIONS
 from connsearch.spec.chains import HEADS, LINES, STEMS, TRANSITIONS, UNITS
@@ -91,8 +92,14 @@ class PartConfig(Config):
 def _read_graph(data: object) -> ConnectivityGraph | None:
     if data is None or isinstance(data, ConnectivityGraph):
         return data
-    if not isinstance(data, Mapping) or set(data) != {"nodes", "edges"}:
+    if not isinstance(data, Mapping):
         raise SpecError(f"a graph is a table with nodes and edges, got {data!r}")
+    for key in data:
+        if key not in ("nodes", "edges"):
+            raise SpecError(f"unknown key {key!r}. {did_you_mean(str(key), ('nodes', 'edges'))}")
+    for key in ("nodes", "edges"):
+        if not isinstance(data.get(key), list | tuple):
+            raise SpecError(f"a graph needs a list of {key}, got {data.get(key)!r}")
     try:
         import networkx as nx
 
@@ -104,7 +111,10 @@ def _read_graph(data: object) -> ConnectivityGraph | None:
                 raise SpecError(f"node {name!r} is listed twice: remove one")
             graph.add_node(name)
             graph.nodes[name].update(table)
-        for source, target in data["edges"]:
+        for edge in data["edges"]:
+            if not isinstance(edge, list | tuple) or len(edge) != 2:
+                raise SpecError(f"an edge is a list of two names, source and target, got {edge!r}")
+            source, target = edge
             if source not in graph or target not in graph:
                 raise SpecError(f"edge ({source!r}, {target!r}) joins a node that is not listed")
             if graph.has_edge(source, target):
@@ -113,19 +123,19 @@ def _read_graph(data: object) -> ConnectivityGraph | None:
     except (TypeError, KeyError, ValueError) as error:
         if isinstance(error, SpecError):
             raise
-        raise SpecError(f"nodes are names or tables with a name, edges are pairs of names: {error}") from None
+        raise SpecError(f"nodes are names or tables with a name, got one without {error}") from None
     return ConnectivityGraph.from_networkx(graph)
 
 
 def _write_graph(graph: ConnectivityGraph | None) -> dict[str, Any] | None:
     if graph is None:
         return None
-    default, scaled = Node(""), any(node.scale for node in graph.nodes)
+    default = Node("")
     nodes = [
         {"name": node.name, "kind": node.kind}
         | {k: getattr(node, k) for k in ("block", "path", "part") if getattr(node, k) != getattr(default, k)}
-        | ({"scale": node.scale} if scaled else {})
-        for node in graph.nodes
+        | ({"scale": node.scale} if node.scale != inferred_scale(graph, index) else {})
+        for index, node in enumerate(graph.nodes)
     ]
     return {
         "nodes": nodes,
@@ -233,6 +243,10 @@ class NetworkSpec(Config):
                     f"graph: node {node.name!r} has an unknown part {node.part!r}. "
                     f"{did_you_mean(node.part, names)}"
                 )
+        used = {node.block for node in graph.nodes}
+        for number in range(len(self.blocks)):
+            if number + 1 not in used:
+                raise SpecError(f"graph: no node is in block {number + 1}: remove blocks[{number}]")
         for kind in ("stem", "head"):
             found = [node.name for node in graph.nodes if node.kind == kind]
             if not found or (kind == "stem" and len(found) > 1):

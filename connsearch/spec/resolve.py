@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from connsearch.errors import SpecError
 from connsearch.graph import ConnectivityGraph, Node
+from connsearch.graph.graph import last_uses
 from connsearch.registry import Ref, Registry, entry_cache
 from connsearch.spec.aggregations import Aggregation, aggregation_rule
 from connsearch.spec.chains import HEADS, LINES, STEMS, TRANSITIONS, UNITS, ChainRule, chain, unit_channels
@@ -92,42 +93,32 @@ class NetworkPlan(NamedTuple):
             found.append(known[key])
         return found
 
-    def released(self) -> list[list[int]]:
-        """Return, for each node, the sources that it is the last to read."""
-        return _by_last([node.sources for node in self.nodes])
-
-    def released_gates(self) -> list[list[int]]:
+    def released_gates(self) -> tuple[tuple[int, ...], ...]:
         """Return, for each node, the nodes whose gates it is the last to use."""
+        if not any(node.gates for node in self.nodes):
+            return ((),) * len(self.nodes)
         used: list[Sequence[int]] = [()] * len(self.nodes)
         for index, node in enumerate(self.nodes):
             if node.slots:
                 pairs = zip(node.gated_by, node.slots, strict=True)
                 used[index] = [owner for owner, slot in pairs if slot is not None]
-        return _by_last(used)
+        return last_uses(used)
 
-    def sizes(self) -> list[tuple[int, int]]:
-        """Return height and width of the maps at each scale."""
-        found = {
+    def sizes(self) -> dict[int, tuple[int, int]]:
+        """Return height and width of the maps by scale."""
+        return {
             n.node.scale: (n.out_shape.height, n.out_shape.width) for n in self.nodes if n.node.kind != "head"
         }
-        return [found[scale] for scale in sorted(found)]
 
     def canonical_hash(self) -> str:
         """Return hexadecimal digits that are equal for two spellings of one network."""
-        labels = [(n.node.kind, n.aggregation, n.in_shape, n.chain, n.gates) for n in self.nodes]
+        last = len(self.nodes) - 1  # of several heads, the network's own
+        labels = [
+            (n.node.kind, n.aggregation, n.in_shape, n.chain, n.gates, n.drops, index == last)
+            for index, n in enumerate(self.nodes)
+        ]
         ordered = [n.aggregation is not None and rule_of(n.aggregation).ordered for n in self.nodes]
         return self.graph.canonical_hash([*labels], ordered=ordered)
-
-
-def _by_last(users: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return, for each of several users, what it is the last to use."""
-    last = {thing: index for index, things in enumerate(users) for thing in things}
-    if not last:
-        return [[]] * len(users)
-    found: list[list[int]] = [[] for _ in users]
-    for thing, user in last.items():
-        found[user].append(thing)
-    return found
 
 
 rule_of = entry_cache(aggregation_rule)
@@ -218,6 +209,11 @@ class _Resolver:
     def _line(self, node: Node, shape: Shape) -> Line:
         """Return the operations of a node that reads `shape`, the same object for nodes alike."""
         line = _line(*self._rule(node, shape.channels), shape)
+        if node.kind == "head" and line.out_shape.channels != self.spec.n_classes:
+            raise SpecError(
+                f"a head gives out {self.spec.n_classes} classes, but its part gives out "
+                f"{line.out_shape.channels} channels: leave out its line and unit"
+            )
         self.lines[node.kind, node.part, node.block, shape] = line
         return line
 
@@ -319,7 +315,9 @@ def _with_drops(ref: Ref, graph: ConnectivityGraph, plans: Sequence[NodePlan]) -
     edges = _placed("drop", drop_rule, ref).edges(graph, adding)
     if not edges:
         raise SpecError(
-            f"{ref.label!r} finds nothing to drop: no node adds or averages several sources", place="drop"
+            f"{ref.label!r} finds nothing to drop: no node adds or averages "
+            f"{'what a unit gives out' if adding else 'several sources'}",
+            place="drop",
         )
     return [
         p._replace(drops=tuple(edges.get((source, i)) for source in p.sources)) if i in adding else p

@@ -6,6 +6,7 @@ from connsearch.errors import SpecError, did_you_mean
 from connsearch.spec.chains import (
     grouped,
     norm_act,
+    odd,
     ordered,
     positive,
     register_unit,
@@ -210,7 +211,7 @@ def separable(
 ) -> Chain:
     """norm-act-depthwise kxk, 1x1 (expansion w): the depthwise-separable convolution, pre-activation."""
     positive(expansion=expansion)
-    grouped(1, 1, kernel, 1)  # checks the kernel
+    odd(kernel)
     return (
         *norm_act(in_channels, norm, activation),
         DepthwiseConv(in_channels, kernel),
@@ -231,7 +232,7 @@ def act_separable(
 ) -> Chain:
     """act-depthwise kxk / stride, 1x1 (expansion w)-norm: the node of randomly wired networks."""
     positive(stride=stride, expansion=expansion)
-    grouped(1, 1, kernel, 1)  # checks the kernel
+    odd(kernel)
     return (
         *norm_act(in_channels, "none", activation),
         DepthwiseConv(in_channels, kernel, stride),

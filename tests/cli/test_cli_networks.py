@@ -79,13 +79,13 @@ small  1.36 k  78.6 k  76 k      16       2.56 k  152 k     6.4 kB   22.8 kB    
 For one image. FLOPs = 2 (conv + linear). Memory: activations in float32, peak in inference, kept in training.
 """
 NODES = """\
-node           kind  reads  aggregation     in    out  params    MACs
-stem           stem  image               1x8x8  4x8x8      36   2.3 k
-block1.layer1  unit      1               4x8x8  4x8x8     304  18.4 k
-block1.layer2  unit      2  depthwise    4x8x8  4x8x8     320  18.9 k
-block1.layer3  unit      2  depthwise    4x8x8  4x8x8     320  18.9 k
-block1.layer4  unit      3  depthwise    4x8x8  4x8x8     328  19.2 k
-head           head      3  depthwise    4x8x8      4      52     784
+node           kind  operation  reads  aggregation     in    out  params    MACs
+stem           stem  conv       image               1x8x8  4x8x8      36   2.3 k
+block1.layer1  unit  basic          1               4x8x8  4x8x8     304  18.4 k
+block1.layer2  unit  basic          2  depthwise    4x8x8  4x8x8     320  18.9 k
+block1.layer3  unit  basic          2  depthwise    4x8x8  4x8x8     320  18.9 k
+block1.layer4  unit  basic          3  depthwise    4x8x8  4x8x8     328  19.2 k
+head           head  pool           3  depthwise    4x8x8      4      52     784
 
 """
 GRAPH = """\
@@ -113,6 +113,36 @@ def test_show_a_preset(call: Call) -> None:
     assert (result.code, result.err) == (0, "")
     rows = result.out.split("\n\n")[0].splitlines()
     assert len(rows) == 1 + len(preset("densenet-40-12").graph())
+
+
+def test_show_names_the_operations_of_parts(call: Call) -> None:
+    rows = {line.split()[0]: line.split()[1:3] for line in call("show", "mixnet-250").out.splitlines()[1:742]}
+    assert rows["stem"] == ["stem", "conv"]
+    assert rows["block1.layer1_kept"] == ["join", "slice"]
+    assert rows["block1.layer1_inner"] == ["unit", "dense_bottleneck"]
+    assert rows["block1.layer1"] == ["join", "3"]  # concatenates only
+    assert rows["transition1"] == ["transition", "pool"]
+
+
+def test_show_tells_what_is_dropped(call: Call) -> None:
+    line = "drop  stochastic_depth(survival=0.5): 54 edges"
+    for args in ([], ["--graph"]):
+        assert line in call("show", "stochastic-depth-resnet-110", *args).out.splitlines()
+        assert "drop  " not in call("show", "resnet-110", *args).out
+
+
+def test_show_graph_of_a_deep_network_fits_a_screen(call: Call) -> None:
+    lines = call("show", "resnet-v2-1001", "--graph").out.splitlines()
+    assert lines[0] == "ConnectivityGraph(674 nodes, 1006 edges)"
+    assert lines[6:11] == [
+        "block1.unit2           unit        block1.unit1_sum",
+        "block1.unit2_sum       join        block1.unit1_sum, block1.unit2",
+        "...                    108 more like the 2 above",
+        "block1.unit111         unit        block1.unit110_sum",
+        "block1.unit111_sum     join        block1.unit110_sum, block1.unit111",
+    ]
+    assert len(lines) < 40
+    assert lines[-1].startswith("in-degree: max 2, mean 1.49; backpropagation distance: max ")
 
 
 # ---- cost ----------------------------------------------------------------------------------------------
@@ -225,7 +255,7 @@ def test_a_space_without_members(call: Call, here: Path) -> None:
 
 # ---- bad input -----------------------------------------------------------------------------------------
 
-PRESETS = f"Known: {', '.join(list_presets())}."
+PRESETS = f"{len(list_presets())} are known."
 BAD_NETWORKS = {
     'topology = "logdense"': "topology: unknown topology 'logdense'. Did you mean 'log_dense'? "
     "Known: chain, dense, evenly_spaced, every_other, half, harmonic, log_dense, loglog_dense, nearest, "
@@ -286,7 +316,8 @@ def test_a_file_that_is_none(
     ("net", "message"),
     [
         ("densenet-40-12x",
-         f"unknown preset 'densenet-40-12x', and no .toml file. Did you mean 'densenet-40-12'? {PRESETS}"),
+         f"unknown preset 'densenet-40-12x', and no .toml file. Did you mean 'densenet-40-12'? "
+         f"Similar: densenet-40-24, densenet-100-12, densenet-40-36. {PRESETS}"),
         ("zzz", f"unknown preset 'zzz', and no .toml file. {PRESETS}"),
         ("", f"unknown preset '', and no .toml file. {PRESETS}"),
         (".", f"unknown preset '.', and no .toml file. {PRESETS}"),
@@ -308,7 +339,7 @@ def test_one_bad_network_spoils_the_table(call: Call, here: Path) -> None:
         ([], "Usage: "),
         (["nothing"], "No such command 'nothing'."),
         (["list"], "Missing argument"),
-        (["list", "nothing"], "'nothing' is not one of 'topologies', 'aggregations', 'units', 'presets', "),
+        (["list", "nothing"], "'nothing' is not one of 'topologies', 'aggregations', 'units', 'lines', "),
         (["show"], "Missing argument 'NET'"),
         (["show", "a", "b"], "unexpected extra argument"),
         (["show", "a", "--grpah"], "No such option: --grpah"),

@@ -154,3 +154,13 @@ def test_one_chain_edge_at_most_leads_into_a_node(graph: ConnectivityGraph) -> N
     for target, sources in enumerate(graph.sources):
         kinds = [graph.edge_kind(source, target) for source in sources]
         assert kinds.count("chain") == (graph.nodes[target].kind == "unit" and target - 1 in sources)
+
+
+@given(graphs())
+def test_a_source_is_released_by_its_last_reader(graph: ConnectivityGraph) -> None:
+    for index, released in enumerate(graph.released):
+        assert list(released) == [
+            source
+            for source in graph.sources[index]
+            if not any(source in later for later in graph.sources[index + 1 :])
+        ]

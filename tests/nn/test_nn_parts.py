@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # its usual name
 from torch.utils.flop_counter import FlopCounterMode
 
-from connsearch.cost import CostModel, network_cost
+from connsearch.cost import Budget, CostModel, fit_width, network_cost
 from connsearch.errors import SpecError
 from connsearch.nn import Network
 from connsearch.nn.chain import build_op
@@ -18,6 +18,7 @@ from connsearch.registry import Ref
 from connsearch.spec import NetworkSpec, resolve
 from connsearch.spec.chains import LINES
 from connsearch.spec.ops import Deconv, Slice, Subsample, Upsample
+from connsearch.spec.presets import preset
 from measured import images, inference_bytes, training_bytes
 
 PARAMETERS: dict[str, list[dict[str, Any]]] = {
@@ -109,6 +110,9 @@ def test_a_part_may_read_in_its_own_way() -> None:
         ("upsample(kind=cubic)", "unknown upsample 'cubic'. Known: bilinear, nearest."),
         ("upsample(scale=0)", "scale must be at least 1, got 0"),
         ("deconv(kernel=2)", "kernel must be odd and at least 1, got 2"),
+        ("deconv(kernel=3, stride=4)", "kernel must be at least the stride, 4, or holes are left; got 3"),
+        ("pool(padding=3)", "padding must lie between 0 and half the kernel, 1, got 3"),
+        ("pool(padding=-1)", "padding must lie between 0 and half the kernel, 1, got -1"),
         ("projection(order=mid)", "unknown order 'mid'. Known: post, pre."),
     ],
 )
@@ -155,9 +159,50 @@ def test_a_transposed_convolution_is_the_gradient_of_a_convolution(kernel: int, 
     torch.testing.assert_close(out, expected)
 
 
-def test_a_kernel_smaller_than_its_stride_would_leave_holes() -> None:
-    with pytest.raises(SpecError, match=r"^a transposed convolution of stride 2 needs a kernel as large"):
-        build_op(Deconv(1, 1, 1, 2))
+def test_a_graph_keeps_its_scales_in_files() -> None:
+    """A carry that stays at its scale, as a shortcut to more channels does."""
+    nodes = ["s", {"name": "c", "kind": "carry", "scale": 0, "part": "p"}, "a", "h"]
+    edges = [["s", "c"], ["s", "a"], ["c", "a"], ["a", "h"]]
+    spec = NetworkSpec.from_dict(
+        {
+            "graph": {"nodes": nodes, "edges": edges},
+            "blocks": [{}],
+            "parts": [{"name": "p", "line": "projection"}],
+        }
+    )
+    assert spec.graph().nodes[1].scale == 0
+    assert NetworkSpec.from_json(spec.to_json()) == spec
+
+
+def test_a_head_gives_out_the_classes_whatever_its_part_says() -> None:
+    nodes = ["s", "a", {"name": "h", "kind": "head", "part": "p"}]
+    data = {"graph": {"nodes": nodes, "edges": [["s", "a"], ["a", "h"]]}, "blocks": [{}], "n_classes": 3}
+    spec = NetworkSpec.from_dict({**data, "parts": [{"name": "p", "line": "projection"}]})
+    with pytest.raises(SpecError, match=r"^h: a head gives out 3 classes, but its part gives out 16"):
+        resolve(spec)
+    assert resolve(NetworkSpec.from_dict({**data, "parts": [{"name": "p"}]})).nodes[2].out_shape == (3, 1, 1)
+
+
+def test_groups_of_a_parts_unit_divide_the_fitted_width() -> None:
+    nodes = ["s", {"name": "a", "part": "p"}, "h"]
+    spec = NetworkSpec.from_dict(
+        {
+            "graph": {"nodes": nodes, "edges": [["s", "a"], ["a", "h"]]},
+            "blocks": [{"width": 4}],
+            "parts": [{"name": "p", "unit": "conv(groups=4)"}],
+        }
+    )
+    for params in range(600, 4000, 97):
+        fitted = fit_width(spec, Budget(params=params))
+        assert network_cost(fitted).params <= params
+        assert fitted.widths[0] % 4 == 0
+
+
+def test_a_shortcut_that_pads_keeps_fitted_widths_in_order() -> None:
+    spec = preset("resnet-20")
+    for params in range(3000, 40_000, 1777):
+        widths = fit_width(spec, Budget(params=params)).widths
+        assert list(widths) == sorted(widths)
 
 
 def test_nearest_upsampling_repeats_pixels() -> None:

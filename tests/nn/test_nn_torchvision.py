@@ -11,6 +11,7 @@ from connsearch.nn import Network
 from connsearch.nn.torchvision import load_torchvision, to_torchvision, torchvision_modules
 from connsearch.spec import NetworkSpec
 from connsearch.spec.presets import preset
+from connsearch.spec.presets.supervised import with_heads
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -190,3 +191,9 @@ def test_networks_that_torchvision_does_not_have(name: str, node: str) -> None:
     message = rf"^torchvision has no network like '{name}': .*no resnet, as node '{node}'"
     with pytest.raises(SpecError, match=message):
         torchvision_modules(preset(name))
+
+
+def test_a_network_of_several_heads_is_none_of_torchvisions() -> None:
+    network = Network(with_heads(preset("resnet-18", n_classes=10), ["block1.unit2_sum"]))
+    with pytest.raises(SpecError, match=r"as it has one head, this network has block1.unit2_sum_head, head"):
+        to_torchvision(network)

@@ -23,7 +23,7 @@ from connsearch.spec.presets import PRESETS, preset
 
 SMALL_DAG = ConnectivityGraph.from_networkx(nx.DiGraph([("in", "a"), ("in", "b"), ("a", "b"), ("b", "out")]))
 RISING = graph_of_rule(predecessors("log_dense", 30), [4, 6, 9, 7, 4], scales=[0, 1, 2, 1, 0])
-SIZES = [(32, 24), (16, 12), (8, 6)]
+SIZES = {0: (32, 24), 1: (16, 12), 2: (8, 6)}
 Blocks = Callable[..., ConnectivityGraph]
 
 
@@ -127,17 +127,29 @@ def test_blocks_are_named_with_their_sizes_where_they_fit(blocks: Blocks) -> Non
     graph = blocks("dense", [8, 8, 1])
     plain = {t.get_text() for t in plot_graph(graph).axes[0].texts}
     assert {"block 1", "block 2"} <= plain
-    sized = {t.get_text() for t in plot_graph(graph, sizes=[(32, 24), (16, 12)]).axes[0].texts}
+    sized = {t.get_text() for t in plot_graph(graph, sizes={0: (32, 24), 1: (16, 12)}).axes[0].texts}
     assert {"block 1 · 32\N{MULTIPLICATION SIGN}24", "block 2 · 16\N{MULTIPLICATION SIGN}12"} <= sized
     single = ConnectivityGraph.from_topology("chain", 4)
     assert not {t for t in plot_graph(single).axes[0].texts if "block" in t.get_text()}
+
+
+def test_sizes_are_those_of_scales_though_some_are_skipped() -> None:
+    scales, sizes = [0, 2, 4], {0: (64, 64), 2: (16, 16), 4: (4, 4)}
+    for there_and_back in ([], [2, 0]):
+        graph = graph_of_rule(predecessors("chain", 9), [3] * 3, scales=scales)
+        if there_and_back:
+            graph = graph_of_rule(predecessors("chain", 15), [3] * 5, scales=scales + there_and_back)
+        words = {t.get_text() for t in plot_graph(graph, sizes=sizes).axes[0].texts}
+        for number, (height, _) in enumerate(sizes.values(), start=1):
+            size = f"{height}\N{MULTIPLICATION SIGN}{height}"
+            assert (size if there_and_back else f"block {number} · {size}") in words
 
 
 def test_a_network_that_rises_is_drawn_as_its_u() -> None:
     """A line for each scale with the size of its maps; decoders stand right of encoders, as high as they."""
     axes = plot_graph(RISING, sizes=SIZES).axes[0]
     words = {t.get_text(): t.xy for t in axes.texts}
-    assert {f"{h}\N{MULTIPLICATION SIGN}{w}" for h, w in SIZES} <= set(words)
+    assert {f"{h}\N{MULTIPLICATION SIGN}{w}" for h, w in SIZES.values()} <= set(words)
     blocks = [words[f"block {b}"] for b in range(1, 6)]
     assert [x for x, _ in blocks] == sorted(x for x, _ in blocks)
     heights = [y for _, y in blocks]
@@ -169,6 +181,15 @@ def test_layers_without_numbers_are_counted_within_their_block() -> None:
     assert node_labels(nodes, [float(i) for i in range(21)], 0.0001) == {}
 
 
+def test_layers_keep_the_numbers_of_their_names() -> None:
+    """A convolution of the stem or a merge is no numbered layer; two units of one layer have one number."""
+    names = ["stem_conv", "block1.layer1", "block1.layer2", "block1.merge", "block2.layer1_in"]
+    names += ["block2.layer1_out", *(f"block2.layer{i}" for i in range(2, 6))]
+    nodes = [Node("stem", "stem"), *(Node(name, block=int("block2" in name) + 1) for name in names)]
+    numbers = node_labels(nodes, [float(i) for i in range(11)], 0.2)
+    assert numbers == {2: "1", 3: "2", 5: "1", 7: "2", 8: "3", 9: "4", 10: "5"}
+
+
 def test_more_edges_are_fainter_and_thinner() -> None:
     looks = [line_look(n) for n in (1, 30, 500, 5000)]
     assert looks == sorted(looks, reverse=True)
@@ -182,6 +203,26 @@ def test_the_figure_grows_with_the_graph() -> None:
     assert widths == sorted(set(widths))
     assert widths[0] < 3.7
     assert widths[2] < 7.4
+
+
+def test_a_very_long_network_is_drawn_in_rows() -> None:
+    """Every node once; an arc over the end of a row goes on in the next; it fits a page."""
+    plan = resolve(preset("resnet-v2-1001"))
+    figure = plot_graph(plan.graph, title="A title", sizes=plan.sizes())
+    width, height = figure.get_size_inches()
+    assert width < 7.4
+    assert height < 10
+    assert len(figure.axes) == 9
+    nodes = sum(len(line.get_xydata()) for axes in figure.axes for line in axes.lines)
+    assert nodes == len(plan.graph)
+    arcs = sum(
+        len(c.get_paths()) for axes in figure.axes for c in axes.collections if isinstance(c, PathCollection)
+    )
+    assert plan.graph.n_edges + 8 <= arcs <= plan.graph.n_edges + 16
+    named = [t.get_text() for axes in figure.axes for t in axes.texts if "block" in t.get_text()]
+    assert named[0] == "block 3 · 8\N{MULTIPLICATION SIGN}8"
+    assert len(named) == 9
+    assert_words_are_readable(figure)
 
 
 @pytest.mark.slow

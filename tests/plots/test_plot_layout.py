@@ -94,3 +94,15 @@ def test_one_node_has_no_arcs() -> None:
 
 def test_an_arc_is_a_value() -> None:
     assert Arc(0, 1, "chain", 0.0, 1.0, 0.0) == Arc(0, 1, "chain", 0.0, 1.0, 0.0)
+
+
+def test_rows_cover_the_line_between_nodes(blocks: Callable[..., ConnectivityGraph]) -> None:
+    """A block that is too long is cut into equal parts, short ones share a row with what is before."""
+    layout = arc_layout(blocks("chain", [70, 3, 4]))
+    rows = layout.rows(30.0)
+    assert (rows[0][0], rows[-1][1]) == (layout.left, layout.right)
+    assert all(a[1] == b[0] for a, b in pairwise(rows))
+    assert all(right - left <= 31 for left, right in rows)
+    assert not {end for row in rows for end in row} & set(layout.xs)
+    assert [row[1] for row in rows][2:] == [layout.bands[1].right, layout.right]
+    assert layout.rows(1000.0) == [(layout.left, layout.right)]

@@ -49,7 +49,7 @@ def test_the_stem_for_large_images_ends_with_a_bare_convolution() -> None:
     plan = resolve(preset("delugenet-92"))
     assert [op[-1] for op in plan.nodes[0].chain] == ["conv", "norm", "act", "pool", "conv"]
     assert plan.nodes[0].out_shape == (128, 56, 56)
-    assert plan.sizes() == [(56, 56), (28, 28), (14, 14), (7, 7)]
+    assert [*plan.sizes().values()] == [(56, 56), (28, 28), (14, 14), (7, 7)]
 
 
 def test_the_baseline_with_projections_strides_in_its_first_convolution() -> None:

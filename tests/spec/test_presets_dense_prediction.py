@@ -250,3 +250,13 @@ def test_a_way_down_and_up_has_an_odd_number_of_blocks(make: object) -> None:
 def test_an_unknown_pool() -> None:
     with pytest.raises(SpecError, match=r"unknown pool 'mean'\. Known: avg, max\."):
         resolve(NetworkSpec(transition="pool(kind=mean)", blocks=[{"n_layers": 1}] * 2))
+
+
+def test_blocks_that_are_chains_need_no_join() -> None:
+    """What one more layer would read is then one layer: it is the long skip itself."""
+    graph = fc_densenet((2, 1, 2), 4, topology="chain").graph()
+    assert not [node for node in graph.nodes if node.kind == "join"]
+    assert [graph.nodes[i].name for i in graph.sources[graph.index("block3.layer1")]] == [
+        "block1.layer2",
+        "up2",
+    ]

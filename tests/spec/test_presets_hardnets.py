@@ -169,3 +169,8 @@ def test_a_multiple_needs_a_ratio() -> None:
     message = r"part 'wide': multiple rounds what ratio says: give a ratio$"
     with pytest.raises(SpecError, match=message):
         PartConfig(name="wide", multiple=2)
+
+
+def test_the_last_block_may_be_halved() -> None:
+    spec = hardnet((4, 8), (2,), (4,), (8,), halved=(True,))
+    assert resolve(spec).nodes[-2].out_shape == (8, 28, 28)

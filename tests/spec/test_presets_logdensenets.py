@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from math import floor, log2, sqrt
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,7 +184,27 @@ def test_one_block_has_nothing_to_carry() -> None:
 def test_a_network_for_large_images() -> None:
     spec = preset("log-densenet-169")
     assert (spec.n_classes, spec.input.height, network_cost(spec).n_layers) == (1000, 224, 82)
-    assert {"log-densenet-v1-12-24", "log-densenet-v2-52-32", "loglog-densenet-22-16"} <= set(PRESETS)
+
+
+def test_presets_are_few_of_the_many_members() -> None:
+    """Three depths of each family; the function makes the others."""
+    small = [name for name in PRESETS if name.endswith("-24")]
+    assert small == [f"{name.rsplit('-', 2)[0]}-{n}-24" for name in small[::3] for n in (12, 32, 52)]
+    assert len(small) == 5 * 3
+    assert set(PRESETS) - set(small) == {"log-densenet-169", "log-densenet-265", "log-densenet-369"}
+
+
+def test_the_documented_table_is_what_is_counted() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text(encoding="utf-8")
+    table = text.split("| `...-{n}-24`, n = |")[1].split("\n\n")[0].splitlines()[2:]
+    shown = {}
+    for row in table:
+        family, *cells = (cell.strip(" `") for cell in row.strip("|").split("|"))
+        for n, cell in zip((12, 32, 52), cells, strict=True):
+            params, gmacs = re.findall(r"\d+\.\d+", cell)
+            shown[f"{family}-{n}-24"] = float(params), float(gmacs)
+    counted = {name: network_cost(preset(name)) for name in PRESETS if name.endswith("-24")}
+    assert shown == {k: (round(c.params / 1e6, 2), round(c.macs / 1e9, 2)) for k, c in counted.items()}
 
 
 @pytest.mark.parametrize(
@@ -191,8 +214,18 @@ def test_a_network_for_large_images() -> None:
         ({"pattern": "logdense"}, "unknown topology 'logdense'. Did you mean 'log_dense'"),
         ({"hubs": [7]}, "hubs: there is no layer 7 of 6"),
         ({"hubs": [0]}, "hubs: there is no layer 0 of 6"),
+        ({"hubs": iter([2]), "version": "v2"}, r"hubs: version v2 reads .* context only: use v1, got \[2\]"),
+        ({"depths": (0, 3)}, r"depths: each block needs an integer of at least 1, got \[0, 3\]"),
+        ({"depths": (3, 0), "version": "v2"}, r"depths: each block .*, got \[3, 0\]"),
+        ({"depths": ()}, r"depths: each block .*, got \[\]"),
+        ({"depths": (1, True)}, r"depths: each block .*, got \[1, True\]"),
     ],
 )
-def test_wrong_values(values: dict[str, object], message: str) -> None:
-    with pytest.raises(SpecError, match=message):
-        log_densenet((2, 4), 8, **values)
+def test_wrong_values(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=f"^{message}"):
+        log_densenet(**{"depths": (2, 4), "growth": 8, **values})
+
+
+def test_the_narrowest_depths() -> None:
+    for version in ("v1", "v2"):
+        assert network_cost(log_densenet((1, 1), 2, version=version)).n_layers == 2

@@ -67,6 +67,14 @@ def test_branches_that_meet_are_of_different_columns() -> None:
             assert all(graph.nodes[s].kind in ("unit", "carry") for s in sources)
 
 
+def test_a_join_stands_in_the_deepest_column_that_it_joins() -> None:
+    """The last one, of which every other column is a shortcut; none is read by a join itself."""
+    graph = fractal_graph(2, 4)
+    for node, sources in zip(graph.nodes, graph.sources, strict=True):
+        if node.kind == "join":
+            assert node.path == max(graph.nodes[source].path for source in sources) == 3
+
+
 def test_fractalnet_20_counts_what_the_authors_generator_does() -> None:
     """33.7 M, as others found too; the paper prints 38.6 M."""
     widths = (64, 128, 256, 512, 512)
@@ -154,7 +162,7 @@ def test_the_small_regime(name: str, edges: int) -> None:
     """Three stages of 32 nodes; the paper's models of this size have 5.6 M parameters, recalled."""
     spec = preset(f"randwire-{name}-small")
     assert [block.width for block in spec.blocks] == [78, 156, 312, 1280]
-    assert resolve(spec).sizes() == [(112, 112), (56, 56), (28, 28), (14, 14), (7, 7)]
+    assert [*resolve(spec).sizes().values()] == [(112, 112), (56, 56), (28, 28), (14, 14), (7, 7)]
     cost = network_cost(spec)
     assert cost.n_layers == 3 * 32 + 2
     assert cost.params == pytest.approx(5.6e6, rel=0.06)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch.cost import Budget, CostModel, fit_width, network_cost
+from connsearch.cost.published import figures_of
 from connsearch.errors import SpecError
 from connsearch.nn import Network
 from connsearch.registry import Ref
@@ -59,6 +60,8 @@ def test_wide_resnets_of_100_classes(name: str, mparams: float, gflops: float) -
     cost = network_cost(preset(name, n_classes=100))
     assert round(cost.params / 1e6, 2) == mparams
     assert {round(cost.flops(c) / 1e9, 2) for c in ("2mac", "delugenet")} == {gflops}
+    printed = [f for f in figures_of([name]) if f.quantity == "2mac"]
+    assert [f.printed for f in printed] == [f"{gflops:.2f}G"]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +117,13 @@ def test_a_large_version_2_network_reads_its_activated_stem() -> None:
 def test_a_wide_resnet_has_a_stem_of_16() -> None:
     for name in ("wrn-40-4", "wrn-16-8", "wrn-28-10"):
         assert resolve(preset(name)).nodes[0].out_shape == (16, 32, 32)
+
+
+@pytest.mark.parametrize("k", range(1, 13))
+def test_a_stem_of_16_is_a_share_of_any_width(k: int) -> None:
+    """In floating point 16 k (1 / k) may be a little less than 16."""
+    spec = pre_activation((1,), (16 * k,), Ref("basic"), stem_share=1 / k)
+    assert resolve(spec).nodes[0].out_shape.channels == 16
 
 
 def test_where_bottlenecks_stride() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from connsearch.errors import SpecError
 from connsearch.graph import ConnectivityGraph, Node
 from connsearch.spec import BlockConfig, NetworkSpec, resolve
+from connsearch.spec.presets import preset
 from strategies import dags, specs
 
 BLOCK = {"topology": "dense", "n_layers": 2}
@@ -256,14 +257,19 @@ SAH = [["s", "a"], ["a", "h"]]
          "graph: node 'a': unknown attribute 'blok'. Did you mean 'block'? "
          "Known: block, kind, part, path, scale."),
         ({"blocks": [{}], "graph": {"nodes": []}},
-         "graph: a graph is a table with nodes and edges, got {'nodes': []}"),
+         "graph: a graph needs a list of edges, got None"),
         ({"blocks": [{}], "graph": 3}, "graph: a graph is a table with nodes and edges, got 3"),
         (table(["s", {"name": "a", "self": 1}, "h"], SAH),
          "graph: node 'a': unknown attribute 'self'. Known: block, kind, part, path, scale."),
         (table([{"kind": "stem"}], []),
-         "graph: nodes are names or tables with a name, edges are pairs of names: 'name'"),
-        (table(["s"], [["s"]]), "graph: nodes are names or tables with a name, edges are pairs of names: "
-         "not enough values to unpack (expected 2, got 1)"),
+         "graph: nodes are names or tables with a name, got one without 'name'"),
+        (table(["s"], [["s"]]), "graph: an edge is a list of two names, source and target, got ['s']"),
+        (table(["s", "a", "h"], ["sa", ["a", "h"]]),
+         "graph: an edge is a list of two names, source and target, got 'sa'"),
+        (table(["s", "a", "h"], SAH) | {"blocks": [{}, {}]},
+         "graph: no node is in block 2: remove blocks[1]"),
+        ({"blocks": [{}], "graph": {"nodes": [], "edge": []}},
+         "graph: unknown key 'edge'. Did you mean 'edges'? Known: edges, nodes."),
     ],
 )  # fmt: skip
 def test_a_wrong_description_is_one_line(data: dict[str, Any], expected: str) -> None:
@@ -399,3 +405,23 @@ def test_the_canonical_hash_minds_the_order_of_sources_where_it_matters() -> Non
 def test_a_full_record_of_a_network_with_its_own_graph_is_read_again() -> None:
     spec = NetworkSpec.from_dict(table(["s", "a", "h"], SAH))
     assert NetworkSpec.from_dict(spec.to_full_dict()) == spec
+
+
+def test_the_canonical_hash_tells_what_training_drops_and_which_head_is_the_networks_own() -> None:
+    plain = preset("resnet-20")
+    dropped = plain.model_copy(update={"drop": "stochastic_depth"})
+    assert resolve(plain).canonical_hash() != resolve(dropped).canonical_hash()
+
+    def hashed(*heads: str) -> str:
+        nodes = [{"name": "s", "kind": "stem"}, "a", *({"name": h, "kind": "head"} for h in heads)]
+        edges = [["s", "a"], ["s", "early"], ["a", "late"]]
+        spec = NetworkSpec.from_dict({"graph": {"nodes": nodes, "edges": edges}, "blocks": [{}]})
+        return resolve(spec).canonical_hash()
+
+    assert hashed("early", "late") != hashed("late", "early")
+
+
+def test_a_drop_says_when_no_unit_is_added() -> None:
+    spec = preset("dpn-92").model_copy(update={"drop": "stochastic_depth"})
+    with pytest.raises(SpecError, match=r"^drop: 'stochastic_depth' finds nothing .* what a unit gives out$"):
+        resolve(spec)

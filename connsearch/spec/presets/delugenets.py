@@ -16,7 +16,8 @@ from connsearch.registry import Ref
 from connsearch.spec.aggregations import AGGREGATIONS
 from connsearch.spec.chains import STEMS, UNITS
 from connsearch.spec.network import BlockConfig, NetworkSpec
-from connsearch.spec.presets.residual import LARGE, pre_activation
+from connsearch.spec.presets.inputs import LARGE
+from connsearch.spec.presets.residual import pre_activation
 
 PRESETS: dict[str, Callable[[], NetworkSpec]] = {}
 

@@ -19,6 +19,7 @@ from connsearch.graph import ConnectivityGraph, predecessors
 from connsearch.graph.build import GraphBuilder, graph_of_rule
 from connsearch.spec.chains import HEADS, LINES, STEMS, TRANSITIONS, UNITS
 from connsearch.spec.network import InputConfig, NetworkSpec
+from connsearch.spec.presets.inputs import check_depths
 from connsearch.spec.presets.logdensenets import pattern_rule
 
 PRESETS: dict[str, Callable[[], NetworkSpec]] = {}
@@ -53,10 +54,11 @@ def fc_log_densenet(
         **settings: Other fields of the network.
 
     Raises:
-        SpecError: if the number of blocks is even or a value is wrong.
+        SpecError: if the number of blocks is even, one has no layer or a value is wrong.
     """
+    scales = _scales(depths)
     rule = pattern_rule(pattern, depths, hubs=(depths[0],) if hubs is None else hubs)
-    graph = graph_of_rule(rule, depths, scales=_scales(depths), up="up", newest="" if lean else "newest")
+    graph = graph_of_rule(rule, depths, scales=scales, up="up", newest="" if lean else "newest")
     up = LINES.ref("deconv", keep=True, norm="batch", activation="relu")
     parts = [{"name": "up", "line": up}, *([] if lean else [{"name": "newest", "line": _NEWEST}])]
     values: dict[str, Any] = {"stem_ratio": 3, "compression": 1.0, "head": "pixels", "parts": parts}
@@ -86,9 +88,10 @@ def fc_densenet(
         **settings: Other fields of the network.
 
     Raises:
-        SpecError: if the number of blocks is even or a value is wrong.
+        SpecError: if the number of blocks is even, one has no layer or a value is wrong.
     """
-    graph = _dense_blocks_graph([predecessors(topology, depth) for depth in depths], _scales(depths))
+    scales = _scales(depths)
+    graph = _dense_blocks_graph([predecessors(topology, depth) for depth in depths], scales)
     values: dict[str, Any] = {
         "stem": STEMS.ref("conv", channels=stem, bias=True),
         "transition": TRANSITIONS.ref("pool", kind="max", bias=True),
@@ -153,6 +156,7 @@ def hypercolumn(widths: Sequence[int] = (16, 32, 64, 128), **settings: Any) -> N
 
 def _scales(depths: Sequence[int]) -> list[int]:
     """Return 0, 1, .. up to the middle block and down again."""
+    check_depths(depths)
     if len(depths) % 2 == 0:
         raise SpecError(f"depths: a way down and up again has an odd number of blocks, got {len(depths)}")
     return [min(block, len(depths) - 1 - block) for block in range(len(depths))]
@@ -172,8 +176,10 @@ def _dense_blocks_graph(rules: Sequence[Sequence[Sequence[int]]], scales: Sequen
             break
         place: dict[str, Any] = {"block": block + 1, "scale": scales[block]}
         if scales[block] > scale:
-            skips.append(graph.add(f"block{block}.out", "join", reads=out, block=block, scale=scale))
-            entry = [graph.add(f"down{block}", "transition", reads=skips[-1:], **place)]
+            if len(out) > 1:
+                out = [graph.add(f"block{block}.out", "join", reads=out, block=block, scale=scale)]
+            skips += out
+            entry = [graph.add(f"down{block}", "transition", reads=out, **place)]
         else:
             layers = _flat(names, [i for i in rule[-1] if i > 0])
             entry = [skips.pop(), graph.add(f"up{block}", "transition", reads=layers, part="up", **place)]

@@ -18,7 +18,8 @@ from functools import partial
 from connsearch.graph import TOPOLOGIES
 from connsearch.registry import Ref
 from connsearch.spec.chains import STEMS
-from connsearch.spec.network import BlockConfig, InputConfig, NetworkSpec
+from connsearch.spec.network import BlockConfig, NetworkSpec
+from connsearch.spec.presets.inputs import LARGE
 
 PRESETS: dict[str, Callable[[], NetworkSpec]] = {}
 
@@ -72,7 +73,7 @@ def large(topology: Ref, depth: int, growth: int) -> NetworkSpec:
     """BC for images of 224x224 pixels, in four blocks."""
     sparse = topology.name == SPARSE.name
     return NetworkSpec(
-        input=InputConfig(height=224, width=224),
+        input=LARGE,
         n_classes=1000,
         stem=Ref("imagenet"),
         stem_ratio=1 if sparse else 2,

@@ -27,6 +27,8 @@ PRESETS: dict[str, Callable[[], NetworkSpec]] = {}
 def fractal_graph(n_blocks: int, n_columns: int, *, widened: Collection[int] = ()) -> ConnectivityGraph:
     """Return the graph of a fractal network; a node's `path` is its column, 0 the shallowest.
 
+    A join stands in the deepest of the columns that it joins.
+
     Column c of C has 2^c convolutions, one every 2^(C-1-c) steps; a block is 2^(C-1) convolutions deep.
     Blocks in `widened`, from 1, read what one node made wider.
 
@@ -60,7 +62,12 @@ def _fractal_block(builder: GraphBuilder, entry: str, block: int, n_columns: int
         if len(ending) > 1:
             reads = [lasts[column] for column in ending]
             joined = builder.add(
-                f"block{block}.join{step}", "join", reads=reads, block=block, scale=block - (step < depth)
+                f"block{block}.join{step}",
+                "join",
+                reads=reads,
+                block=block,
+                scale=block - (step < depth),
+                path=ending[-1],
             )
             for column in ending:
                 lasts[column] = joined

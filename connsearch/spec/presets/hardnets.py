@@ -16,7 +16,8 @@ from connsearch.graph import ConnectivityGraph, predecessors
 from connsearch.graph.build import GraphBuilder
 from connsearch.registry import Ref
 from connsearch.spec.chains import HEADS, LINES, UNITS
-from connsearch.spec.network import BlockConfig, InputConfig, NetworkSpec, PartConfig
+from connsearch.spec.network import BlockConfig, NetworkSpec, PartConfig
+from connsearch.spec.presets.inputs import LARGE, check_depths
 
 PRESETS: dict[str, Callable[[], NetworkSpec]] = {}
 
@@ -43,7 +44,11 @@ def hardnet(
         outputs: Channels of the 1x1 convolution after each block.
         halved: Whether a maximum over 2x2 pixels follows that.
         weighting: m.
+
+    Raises:
+        SpecError: if a block has no layer.
     """
+    check_depths(depths)
     n_weights = max(depth.bit_length() for depth in depths)
     project = LINES.ref("projection", kernel=3, stride=2, norm="batch", activation="relu")
     parts = [
@@ -60,7 +65,7 @@ def hardnet(
         for number, (output, growth) in enumerate(zip(outputs, growths, strict=True), start=1)
     ]
     return NetworkSpec(
-        input=InputConfig(height=224, width=224),
+        input=LARGE,
         n_classes=1000,
         head=HEADS.ref("pool", norm="none", activation="none"),
         blocks=tuple(BlockConfig(aggregation=Ref("concat"), unit=_LAYER, width=growth) for growth in growths),
@@ -84,9 +89,8 @@ def _graph(depths: Sequence[int], halved: Sequence[bool]) -> ConnectivityGraph:
         state = _add_block(graph, number, depth, state, scale)
         if halves:
             scale += 1
-            state = graph.add(
-                f"transition{number}", "transition", reads=[state], part="pool", block=number + 1, scale=scale
-            )
+            place: dict[str, Any] = {"block": min(number + 1, len(depths)), "scale": scale}
+            state = graph.add(f"transition{number}", "transition", reads=[state], part="pool", **place)
     graph.add("head", "head", reads=[state], block=len(depths), scale=scale)
     return graph.graph()
 

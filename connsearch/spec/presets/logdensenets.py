@@ -21,7 +21,8 @@ from connsearch.errors import SpecError, did_you_mean
 from connsearch.graph import TOPOLOGIES, ConnectivityGraph, predecessors
 from connsearch.graph.build import GraphBuilder, graph_of_rule
 from connsearch.registry import Ref
-from connsearch.spec.network import InputConfig, NetworkSpec
+from connsearch.spec.network import NetworkSpec
+from connsearch.spec.presets.inputs import LARGE, check_depths
 
 PRESETS: dict[str, Callable[[], NetworkSpec]] = {}
 
@@ -46,7 +47,7 @@ def log_densenet(
         version: `v1`: carries across scales. `v2`: block compression with a context.
         pattern: A topology, read over all layers counted together: `log_dense`, `nearest`,
             `evenly_spaced`, `loglog_dense`, `half`, `every_other`, `dense`.
-        hubs: Layers that all later ones read too.
+        hubs: Layers that all later ones read too; for version 1.
         unit: `dense_bottleneck`, or `conv` for the basic layer.
         **settings: Other fields of the network.
 
@@ -56,9 +57,12 @@ def log_densenet(
     >>> log_densenet([12, 12, 12], 24).graph().n_edges
     200
     """
+    hubs = tuple(hubs)
     rule = pattern_rule(pattern, depths, hubs=hubs)
     if version not in ("v1", "v2"):
         raise SpecError(f"unknown version {version!r}. {did_you_mean(version, ('v1', 'v2'))}")
+    if version == "v2" and hubs:
+        raise SpecError(f"hubs: version v2 reads earlier blocks as a context only: use v1, got {list(hubs)}")
     parts: list[dict[str, Any]] = []
     if version == "v1":
         graph = graph_of_rule(rule, depths)
@@ -87,8 +91,9 @@ def pattern_rule(pattern: object, depths: Sequence[int], *, hubs: Iterable[int] 
     ((0,), (0, 1), (1, 2), (0, 1, 2, 3), (0, 1, 2, 3, 4))
 
     Raises:
-        SpecError: if the pattern is unknown or a hub is no layer.
+        SpecError: if the pattern is unknown, a block has no layer or a hub is none.
     """
+    check_depths(depths)
     ref = TOPOLOGIES.parse(pattern)
     n_layers = sum(depths)
     known = set(hubs)
@@ -162,16 +167,10 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "evenly-spaced-densenet": {"pattern": "evenly_spaced"},
 }
 for _family, _settings in _FAMILIES.items():
-    for _depth in (12, 22, 32, 42, 52):
-        for _growth in (16, 24, 32):
-            PRESETS[f"{_family}-{_depth}-{_growth}"] = partial(
-                log_densenet, (_depth,) * 3, _growth, **_settings
-            )
+    for _depth in (12, 32, 52):
+        PRESETS[f"{_family}-{_depth}-24"] = partial(log_densenet, (_depth,) * 3, 24, **_settings)
 
-_LARGE: dict[str, Any] = {
-    "stem": Ref("imagenet"),
-    "input": InputConfig(height=224, width=224),
-    "n_classes": 1000,
-}
 for _depth, _depths in ((169, (6, 12, 32, 32)), (265, (6, 12, 64, 48)), (369, (8, 16, 80, 80))):
-    PRESETS[f"log-densenet-{_depth}"] = partial(log_densenet, _depths, 32, **_LARGE)
+    PRESETS[f"log-densenet-{_depth}"] = partial(
+        log_densenet, _depths, 32, stem=Ref("imagenet"), input=LARGE, n_classes=1000
+    )

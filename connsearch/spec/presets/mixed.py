@@ -25,10 +25,9 @@ from connsearch.graph.build import GraphBuilder
 from connsearch.registry import Ref
 from connsearch.spec.chains import LINES, UNITS
 from connsearch.spec.network import BlockConfig, InputConfig, NetworkSpec, PartConfig
+from connsearch.spec.presets.inputs import LARGE, check_depths
 
 PRESETS: dict[str, Callable[[], NetworkSpec]] = {}
-
-_LARGE = InputConfig(height=224, width=224)
 
 # ---- dual path ------------------------------------------------------------------------------------------
 
@@ -44,7 +43,11 @@ def dual_path(
         inner: Channels inside a unit, as a multiple of the block's width.
         groups: Groups of the convolution inside a unit.
         stem_ratio: Channels of the stem, as a multiple of block 1's width.
+
+    Raises:
+        SpecError: if a block has no unit.
     """
+    check_depths(depths)
     units = [
         UNITS.ref("bottleneck", inner=inner, expansion=8, extra=increment, groups=groups)
         for increment in increments
@@ -57,7 +60,7 @@ def dual_path(
     for number, (unit, increment) in enumerate(zip(units, increments, strict=True), start=1):
         parts += _dual_path_parts(number, unit, increment)
     return NetworkSpec(
-        input=_LARGE,
+        input=LARGE,
         n_classes=1000,
         stem=Ref("imagenet"),
         stem_ratio=stem_ratio,
@@ -130,7 +133,11 @@ def mixed_link(depths: Sequence[int], inner: int, outer: int, *, large: bool = F
         inner: k1, channels that a pair adds to the last ones.
         outer: k2, channels that a pair appends; the blocks' width.
         large: Whether it is for images of 224x224 pixels.
+
+    Raises:
+        SpecError: if a block has no pair.
     """
+    check_depths(depths)
     share: dict[str, Any] = {"ratio": inner / outer, "multiple": 1}
     parts = (
         PartConfig(name="inner", unit=Ref("dense_bottleneck"), **share),
@@ -140,7 +147,7 @@ def mixed_link(depths: Sequence[int], inner: int, outer: int, *, large: bool = F
     )
     block = BlockConfig(aggregation=Ref("concat"), unit=Ref("dense_bottleneck"), width=outer)
     return NetworkSpec(
-        input=_LARGE if large else InputConfig(),
+        input=LARGE if large else InputConfig(),
         n_classes=1000 if large else 10,
         stem=Ref("imagenet" if large else "conv"),
         stem_ratio=2,

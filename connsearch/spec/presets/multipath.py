@@ -21,6 +21,7 @@ from connsearch.errors import SpecError, did_you_mean
 from connsearch.graph import ConnectivityGraph
 from connsearch.graph.build import GraphBuilder
 from connsearch.spec.network import NetworkSpec
+from connsearch.spec.presets.inputs import check_depths
 
 PRESETS: dict[str, Callable[[], NetworkSpec]] = {}
 
@@ -52,7 +53,7 @@ def multipath(
         **settings: Other fields, such as `n_classes` and `input`.
 
     Raises:
-        SpecError: if there are fewer than 2 paths or a value is unknown.
+        SpecError: if there are fewer than 2 paths, a block has no unit or a value is unknown.
     """
     graph = multipath_graph(n_paths, depths, base=base, routing=routing)
     gates = {"name": "routed", "hidden": hidden, "single": True}
@@ -89,10 +90,11 @@ def multipath_graph(
     2
 
     Raises:
-        SpecError: if there are fewer than 2 paths or a value is unknown.
+        SpecError: if there are fewer than 2 paths, a block has no unit or a value is unknown.
     """
     if n_paths < 2:
         raise SpecError(f"n_paths must be at least 2, got {n_paths}")
+    check_depths(depths)
     for what, value, known in (("base", base, BASES), ("routing", routing, ROUTINGS)):
         if value not in known:
             raise SpecError(f"unknown {what} {value!r}. {did_you_mean(value, known)}")

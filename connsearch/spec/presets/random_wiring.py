@@ -15,6 +15,7 @@ from connsearch.errors import SpecError
 from connsearch.graph import ConnectivityGraph
 from connsearch.graph.build import GraphBuilder
 from connsearch.spec.network import NetworkSpec
+from connsearch.spec.presets.inputs import LARGE
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -142,8 +143,7 @@ def _small_regime(generator: str, **parameters: float) -> NetworkSpec:
 
     make = getattr(nx, generator)
     stages = [make(32, **parameters, seed=seed) for seed in (1, 2, 3)]
-    image = {"height": 224, "width": 224}
-    return randomly_wired(stages, width=78, large=True, input=image, n_classes=1000)
+    return randomly_wired(stages, width=78, large=True, input=LARGE, n_classes=1000)
 
 
 PRESETS["randwire-ws-small"] = partial(_small_regime, "watts_strogatz_graph", k=4, p=0.75)

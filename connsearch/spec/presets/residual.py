@@ -16,9 +16,8 @@ from connsearch.graph import ConnectivityGraph
 from connsearch.graph.build import GraphBuilder
 from connsearch.registry import Ref, Scalar
 from connsearch.spec.chains import HEADS, LINES, UNITS
-from connsearch.spec.network import BlockConfig, InputConfig, NetworkSpec, PartConfig
-
-LARGE = InputConfig(height=224, width=224)
+from connsearch.spec.network import BlockConfig, NetworkSpec, PartConfig
+from connsearch.spec.presets.inputs import check_depths
 
 
 def post_activation(
@@ -74,11 +73,12 @@ def pre_activation(
         unit: A registered unit that takes a stride and can be `preactivated`.
         activated_stem: Whether the stem ends with norm and activation, so that block 1's first unit and
             its shortcut read it as it is.
-        stem_share: Channels of the stem as a share of block 1's width; below 1, a bare 3x3 convolution.
+        stem_share: Channels of the stem as a share of block 1's width, rounded to the nearest integer; below
+            1, a bare 3x3 convolution.
         **settings: Other fields of the network.
     """
     parts: dict[str, dict[str, Any]] = {
-        "stem": {"line": LINES.ref("projection", kernel=3), "ratio": stem_share},
+        "stem": {"line": LINES.ref("projection", kernel=3), "ratio": stem_share, "multiple": 1},
         "preact": {"line": LINES.ref("norm_act")},
         "first": {"unit": _with(unit, preactivated=True)},
         "strided": {"unit": _with(unit, preactivated=True, stride=2)},
@@ -132,7 +132,11 @@ def residual_graph(
         first: Part of the unit that widens.
         shared: Blocks, from 1, whose first unit shares a pre-activation with its shortcut.
         after: Part of the joins.
+
+    Raises:
+        SpecError: if a block has no unit.
     """
+    check_depths(depths)
     builder = GraphBuilder()
     state = builder.add("stem", "stem", part=stem)
     for block, depth in enumerate(depths, start=1):

@@ -22,7 +22,8 @@ from functools import partial
 from connsearch.registry import Ref
 from connsearch.spec.chains import STEMS, UNITS
 from connsearch.spec.network import NetworkSpec
-from connsearch.spec.presets.residual import LARGE, post_activation, pre_activation
+from connsearch.spec.presets.inputs import LARGE
+from connsearch.spec.presets.residual import post_activation, pre_activation
 
 PRESETS: dict[str, Callable[[], NetworkSpec]] = {}
 
