@@ -160,10 +160,11 @@ class _Resolver:
             for number, part in enumerate(spec.parts)
             if part.aggregation is not None
         }
-        rules = [rule for _, rule in [*self.aggregations, *self.part_rules.values()]]
-        self.singly = any(rule.applies(1) for rule in rules)  # whether a single source may be weighted
+        pairs = [*self.aggregations, *self.part_rules.values()]
+        self.singly = any(rule.applies(1) for _, rule in pairs)  # whether a single source may be weighted
+        self.routing = {ref for ref, rule in pairs if rule.routes}
         self.owners: dict[int, tuple[int, ...]] = {}  # who makes the gates of a routed node's sources
-        self.routed = self._routed_readers() if any(rule.routes for rule in rules) else {}
+        self.routed = self._routed_readers() if self.routing else {}
         self.shapes: list[Shape] = []  # of the nodes' outputs so far
         self.lines: dict[tuple[str, str, int, Shape], Line] = {}  # by kind, part, block, input
 
@@ -183,7 +184,10 @@ class _Resolver:
     def _plan(self, index: int, node: Node, sources: tuple[int, ...]) -> NodePlan:
         n = len(sources)
         if n > 1 or (self.singly and self._weights_one(index, node, sources)):
-            aggregation, rule = self._aggregation(node, sources)
+            if node.kind == "unit" and not node.part:
+                aggregation, rule = self.aggregations[node.block - 1]
+            else:
+                aggregation, rule = self._aggregation(node, sources)
             shapes = [self.shapes[s] for s in sources]
             in_shape = shapes[0]
             if shapes.count(in_shape) == n:
@@ -290,6 +294,8 @@ class _Resolver:
         readers = self.routed[index]
         if len(readers) < 2:
             return ()
+        if len(self.routing) == 1:
+            return _gates_of(next(iter(self.routing)), shape.channels, len(readers))
         first_by: dict[Ref, int] = {}
         for reader in readers:
             ref, _ = self._aggregation(self.graph.nodes[reader], self.graph.sources[reader])
