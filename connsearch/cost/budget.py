@@ -168,25 +168,30 @@ def _trimmed(
     spec: NetworkSpec, budget: Budget, narrowest: Narrowest, min_depths: Sequence[int]
 ) -> Iterator[NetworkSpec]:
     """Yield the network at the depths whose narrowest form fits, deepest first."""
-    shapes = [_with_depths(spec, depths) for depths in _depths(spec, min_depths)]
-    low, high = 0, len(shapes)  # shapes[high] fits, shapes[low - 1] does not
+    depths = list(_depths(spec, min_depths))
+
+    def use(i: int) -> float:
+        return _use(_with_depths(spec, depths[i]), budget, narrowest)
+
+    low, high = 0, len(depths)  # depths[high] fits, depths[low - 1] does not
     while low < high:
         middle = (low + high) // 2 if low else 0  # most networks fit untrimmed: ask that first
-        if _use(shapes[middle], budget, narrowest) <= 1:
+        if use(middle) <= 1:
             high = middle
         else:
             low = middle + 1
-    if low == len(shapes):
-        low = min(range(low), key=lambda i: _use(shapes[i], budget, narrowest))
-        if _use(shapes[low], budget, narrowest) > 1:
-            widths = narrowest(shapes[low])
+    if low == len(depths):
+        low = min(range(low), key=use)
+        if use(low) > 1:
+            shape = _with_depths(spec, depths[low])
+            widths = narrowest(shape)
             if widths is None:
                 resolve(spec)  # says what is wrong, if it is the specification
                 raise BudgetError(
                     f"no width up to {MOST_FACTORS} times the least makes a network: raise min_width"
                 )
-            raise BudgetError(_impossible(shapes[low], budget, widths))
-    return iter(shapes[low:])
+            raise BudgetError(_impossible(shape, budget, widths))
+    return (_with_depths(spec, d) for d in depths[low:])
 
 
 def _with_depths(spec: NetworkSpec, depths: Sequence[int]) -> NetworkSpec:
@@ -244,9 +249,10 @@ class _Solver:
         self.refilled = self.ideal.index(max(self.ideal))  # the block whose steps are relatively finest
 
     def use(self, widths: Sequence[float]) -> float:
-        macs = self.model.macs(widths) if self.budget.macs else 0
-        params = self.model.params(widths) if self.budget.params else 0
-        return self.budget.use(macs=macs, params=params)
+        share: float = self.model.macs(widths) / self.budget.macs if self.budget.macs else 0.0
+        if self.budget.params:
+            share = max(share, self.model.params(widths) / self.budget.params)
+        return share
 
     def _ideal(self, ratios: Sequence[float]) -> list[float]:
         """Return the real widths at the greatest common scale that fits, none below the narrowest."""
