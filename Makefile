@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check install clean
+.PHONY: demo test test-large check install clean
 
 install: $(STAMP)
 
@@ -26,7 +26,10 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -q -n 2 -m "slow or not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not large"
+
+test-large: $(STAMP)
+	$(BIN)/python -m pytest -q tests -m large
 
 clean:
 	rm -rf $(VENV) front.png front.svg front.html runs/digits

@@ -65,7 +65,8 @@ def test_the_start_is_quick(args: list[str]) -> None:
 
 
 def test_make_clean_deletes_what_make_made_and_no_study_of_the_users() -> None:
-    process = subprocess.run(["make", "-n", "clean"], cwd=ROOT, capture_output=True, text=True, check=True)
+    make = ["make", "-n", "--no-print-directory", "clean"]
+    process = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
     assert process.stdout == "rm -rf .venv front.png front.svg front.html runs/digits\n"
 
 

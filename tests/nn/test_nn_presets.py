@@ -12,15 +12,18 @@ from connsearch.cost import network_cost
 from connsearch.nn import Network
 from connsearch.spec.presets import PRESETS, preset
 
-QUICK = 60_000_000  # multiply-accumulates
+QUICK, LARGE = 60_000_000, 2_000_000_000  # multiply-accumulates
 
 
 def cases() -> list[object]:
-    """Return every preset; what takes long is marked slow."""
-    return [
-        pytest.param(name, marks=[pytest.mark.slow] if network_cost(preset(name)).macs > QUICK else [])
-        for name in PRESETS
-    ]
+    """Return every preset; what takes long is marked slow, what takes very long large."""
+    return [pytest.param(name, marks=_marks(network_cost(preset(name)).macs)) for name in PRESETS]
+
+
+def _marks(macs: int) -> list[pytest.MarkDecorator]:
+    if macs > LARGE:
+        return [pytest.mark.large]
+    return [pytest.mark.slow] if macs > QUICK else []
 
 
 @pytest.fixture
