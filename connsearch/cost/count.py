@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from connsearch.cost.symbolic import Poly, total
 from connsearch.registry import Ref, entry_cache
-from connsearch.spec.aggregations import Owned
+from connsearch.spec.aggregations import Owned, rule_of
 from connsearch.spec.ops import (
     Act,
     Attention,
@@ -25,7 +25,7 @@ from connsearch.spec.ops import (
     Shape,
     output_shape,
 )
-from connsearch.spec.resolve import NetworkPlan, NodePlan, rule_of
+from connsearch.spec.plan import NetworkPlan, NodePlan
 
 
 class Tally(NamedTuple):

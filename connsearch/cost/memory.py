@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from connsearch.cost.symbolic import Monomial, Number, Poly
 from connsearch.registry import Ref, entry_cache
-from connsearch.spec.aggregations import Footprint
+from connsearch.spec.aggregations import Footprint, rule_of
 from connsearch.spec.ops import (
     Act,
     Attention,
@@ -27,7 +27,7 @@ from connsearch.spec.ops import (
     Softmax,
     output_shape,
 )
-from connsearch.spec.resolve import NetworkPlan, NodePlan, rule_of
+from connsearch.spec.plan import NetworkPlan, NodePlan
 
 
 class LineMemory(NamedTuple):

@@ -14,7 +14,8 @@ from connsearch.cost.memory import activation_memory
 from connsearch.cost.symbolic import Monomial, Poly, Values, width_symbols
 from connsearch.errors import SpecError
 from connsearch.spec.network import NetworkSpec
-from connsearch.spec.resolve import NetworkPlan, resolve
+from connsearch.spec.plan import NetworkPlan
+from connsearch.spec.resolve import resolve
 
 BYTES = 4  # of a float32
 

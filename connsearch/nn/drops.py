@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from connsearch.spec.drops import EdgeDrop
-from connsearch.spec.resolve import NodePlan
+from connsearch.spec.plan import NodePlan
 
 
 class Draws:

@@ -16,7 +16,8 @@ from connsearch.nn.chain import build_chain
 from connsearch.nn.drops import Draws
 from connsearch.spec.network import NetworkSpec
 from connsearch.spec.ops import Shape
-from connsearch.spec.resolve import NodePlan, resolve
+from connsearch.spec.plan import NodePlan
+from connsearch.spec.resolve import resolve
 
 
 class NodeModule(nn.Module):

@@ -18,7 +18,8 @@ from connsearch.nn.network import Network
 from connsearch.registry import Ref, Registry
 from connsearch.spec.network import NetworkSpec
 from connsearch.spec.ops import Act, GlobalPool, Pool, Subsample, op_names
-from connsearch.spec.resolve import NetworkPlan, NodePlan, resolve
+from connsearch.spec.plan import NetworkPlan, NodePlan
+from connsearch.spec.resolve import resolve
 
 Layout = Callable[[NetworkSpec], dict[str, str]]
 

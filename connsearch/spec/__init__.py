@@ -10,7 +10,8 @@ from connsearch.spec.aggregations import (
 )
 from connsearch.spec.chains import UNITS, list_units, register_unit
 from connsearch.spec.network import BlockConfig, InputConfig, NetworkSpec, PartConfig
-from connsearch.spec.resolve import NetworkPlan, NodePlan, resolve
+from connsearch.spec.plan import NetworkPlan, NodePlan
+from connsearch.spec.resolve import resolve
 
 __all__ = [
     "AGGREGATIONS",

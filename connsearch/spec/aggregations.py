@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from connsearch.errors import SpecError, did_you_mean
-from connsearch.registry import Ref, Registry
+from connsearch.registry import Ref, Registry, entry_cache
 from connsearch.spec.ops import Act, Chain, GlobalPool, Linear, Softmax
 
 
@@ -129,6 +129,9 @@ def aggregation_rule(ref: Ref) -> Aggregation:
     """
     params: dict[str, Any] = AGGREGATIONS.bind(ref)
     return AGGREGATIONS[ref.name](**params)
+
+
+rule_of = entry_cache(aggregation_rule)
 
 
 @register_aggregation("sum")

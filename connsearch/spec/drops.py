@@ -6,6 +6,7 @@ training and by what it is scaled in evaluation; `connsearch.nn.drops` does it. 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -35,12 +36,12 @@ class EdgeDrop(NamedTuple):
     column: int = 0
 
 
-class Drop:
+class Drop(ABC):
     """A rule. Parameters are dataclass fields with defaults."""
 
+    @abstractmethod
     def edges(self, graph: ConnectivityGraph, readers: Collection[int]) -> dict[Edge, EdgeDrop]:
         """Return what happens to edges into `readers`, the nodes that add or average several sources."""
-        raise NotImplementedError
 
 
 DROPS: Registry[Callable[..., Drop]] = Registry("drop")

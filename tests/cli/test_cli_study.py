@@ -74,7 +74,7 @@ def members_within(n: int) -> int:
     """Return how many of so many members of the space of seed 0 use 98 to 100 % of their budget."""
     space, rng = SearchSpace.from_toml("space.toml"), random.Random(0)
     members = [space.draw(rng) for _ in range(n)]
-    return sum(0.98 <= network_cost(spec).macs / budget.macs <= 1 for _, budget, spec in members)  # type: ignore[operator]  # there is a bound
+    return sum(0.98 <= network_cost(spec).macs / budget.macs <= 1 for _, budget, spec in members)
 
 
 def test_plan_of_a_study_that_has_begun(call: Call, ran: Path) -> None:
@@ -90,7 +90,7 @@ def test_plan_of_a_study_that_has_begun(call: Call, ran: Path) -> None:
 def test_run(finished: tuple[Path, Result]) -> None:
     here, result = finished
     assert result.code == 0
-    assert [re.fullmatch(TRIAL, line)[1] for line in result.err.splitlines()] == ["1", "2", "3"]  # type: ignore[index]
+    assert [re.fullmatch(TRIAL, line)[1] for line in result.err.splitlines()] == ["1", "2", "3"]
     closing = (
         rf"runs/study: 3 complete, 0 failed, 0 pruned; best trial \d: val_error {PERCENT}, macs [\d.]+ k\n"
     )

@@ -343,7 +343,7 @@ def test_solver_settings_are_whole_and_positive(setting: dict[str, Any]) -> None
 
 def test_budgets_are_integers() -> None:
     with pytest.raises(BudgetError, match="a budget's macs must be an integer, got '40'"):
-        Budget(macs="40")  # type: ignore[arg-type]
+        Budget(macs="40")
 
 
 def test_fewer_layers_may_cost_more() -> None:

@@ -47,7 +47,7 @@ def test_importing_the_types_does_not_import_sklearn() -> None:
 @pytest.mark.parametrize("name", ["connsearch.data", "connsearch.train"])
 def test_an_unknown_attribute_is_an_attribute_error(name: str) -> None:
     with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nothing'"):
-        getattr(import_module(name), "nothing")  # noqa: B009
+        getattr(import_module(name), "nothing")  # noqa: B009  # asked as a user would mistype it
 
 
 @pytest.mark.parametrize("name", list_datasets())
@@ -99,6 +99,6 @@ def test_parameters_reach_the_function(scratch: str) -> None:
 
 
 def test_a_function_that_returns_no_dataset_is_an_error(scratch: str) -> None:
-    register_dataset(scratch)(lambda: None)  # type: ignore[arg-type, return-value]
+    register_dataset(scratch)(lambda: None)
     with pytest.raises(DataError, match="dataset 'scratch': its function returned None, not a Dataset"):
         load_dataset(scratch)

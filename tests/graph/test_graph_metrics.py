@@ -84,7 +84,7 @@ def test_the_hash_sees_kind_block_and_scale(changed: dict[str, object]) -> None:
     ends = (Node("s", "stem"), Node("h", "head"))
     hashes = {
         ConnectivityGraph((ends[0], Node("a"), node, ends[1]), sources).canonical_hash()
-        for node in (Node("b"), Node("b", **changed))  # type: ignore[arg-type]
+        for node in (Node("b"), Node("b", **changed))
     }
     assert len(hashes) == 2
 

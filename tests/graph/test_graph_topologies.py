@@ -257,7 +257,7 @@ def test_a_rule_registered_again_after_unregister_is_not_mistaken_for_the_old_on
     ids=["nothing", "itself", "negative", "fraction", "text", "no set"],
 )
 def test_a_rule_that_reads_no_earlier_node_is_refused(rule: Callable[[int], object], message: str) -> None:
-    register_topology("wrong")(rule)  # type: ignore[arg-type]
+    register_topology("wrong")(rule)
     with pytest.raises(SpecError, match=message):
         predecessors("wrong", 4)
 

@@ -11,7 +11,7 @@ from connsearch.nn import Network
 from connsearch.nn.drops import Draws
 from connsearch.spec import NetworkSpec, resolve
 from connsearch.spec.drops import EdgeDrop
-from connsearch.spec.resolve import NodePlan
+from connsearch.spec.plan import NodePlan
 
 
 def residual(drop: str, n_units: int = 4) -> NetworkSpec:

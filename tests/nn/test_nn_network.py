@@ -433,7 +433,7 @@ def test_what_cannot_be_built_is_named() -> None:
     with pytest.raises(SpecError, match=r"no module builds the norm 'batsch'"):
         build_op(Norm("batsch", 3))
     with pytest.raises(SpecError, match=r"no module builds the operation conv"):
-        build_op("conv")  # type: ignore[arg-type]
+        build_op("conv")
     assert isinstance(build_op(Pool("max", 3, 2, 1)), nn.MaxPool2d)
 
 

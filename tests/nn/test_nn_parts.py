@@ -154,7 +154,7 @@ def test_a_transposed_convolution_is_the_gradient_of_a_convolution(kernel: int, 
     out = module(h)
     assert out.shape == (2, 3, 3 * stride, 5 * stride)
     larger = torch.randn_like(out, requires_grad=True)
-    conv = F.conv2d(larger, module.weight, stride=stride, padding=kernel // 2)  # type: ignore[arg-type]
+    conv = F.conv2d(larger, module.weight, stride=stride, padding=kernel // 2)
     (expected,) = torch.autograd.grad(conv, larger, h)
     torch.testing.assert_close(out, expected)
 

@@ -43,7 +43,7 @@ def graph(request: pytest.FixtureRequest, blocks: Blocks) -> ConnectivityGraph:
         "u": lambda: preset("unet").graph(),
         "paths": lambda: multipath(3),
         "columns": lambda: preset("fractalnet-20").graph(),
-    }[request.param]()  # type: ignore[no-any-return]
+    }[request.param]()
 
 
 def multipath(n_paths: int) -> ConnectivityGraph:

@@ -223,7 +223,7 @@ def page_data(page: str) -> list[dict[str, Any]]:
     found = re.search(r"\[\{", page[start:])
     assert found is not None
     data, _ = json.JSONDecoder().raw_decode(page[start + found.start() :])
-    return data  # type: ignore[no-any-return]
+    return data
 
 
 def test_the_page_works_offline_and_says_what_each_trial_is(front: Make, tmp_path: Path) -> None:

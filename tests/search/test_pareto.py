@@ -34,7 +34,7 @@ def frame_of(points: list[tuple[float, ...]]) -> pd.DataFrame:
 
 def front_of(points: list[tuple[float, ...]], **more: object) -> ParetoFront:
     frame = frame_of(points)
-    return ParetoFront.from_frame(frame, [c for c in frame.columns if c != "trial"], **more)  # type: ignore[arg-type]
+    return ParetoFront.from_frame(frame, [c for c in frame.columns if c != "trial"], **more)
 
 
 def dominates(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
@@ -70,7 +70,7 @@ def test_points_are_the_non_dominated_by_definition(points: list[tuple[int, ...]
 def test_the_order_of_trials_does_not_matter(points: list[tuple[int, ...]], random: object) -> None:
     frame = frame_of(points)
     names = [c for c in frame.columns if c != "trial"]
-    shuffled = frame.sample(frac=1, random_state=random.randrange(99))  # type: ignore[attr-defined]
+    shuffled = frame.sample(frac=1, random_state=random.randrange(99))
     pd.testing.assert_frame_equal(
         ParetoFront.from_frame(frame, names).points, ParetoFront.from_frame(shuffled, names).points
     )
@@ -172,7 +172,7 @@ def test_the_knee_measures_macs_in_logarithms() -> None:
 )
 def test_no_knee(points: object) -> None:
     front = (
-        ParetoFront.from_frame(points, ("f0", "f1")) if isinstance(points, pd.DataFrame) else front_of(points)  # type: ignore[arg-type]
+        ParetoFront.from_frame(points, ("f0", "f1")) if isinstance(points, pd.DataFrame) else front_of(points)
     )
     assert front.knee() is None
 
@@ -301,7 +301,7 @@ FRAME = pd.DataFrame({"trial": [0, 1], "a": [1.0, 2.0], "b": [2.0, 1.0]})
         (FRAME, ("a",), None, {"a": np.inf}, "the reference needs a finite value for 'a'"),
     ],
 )
-def test_a_wrong_table_is_an_error(frame, objectives, directions, reference, message) -> None:  # type: ignore[no-untyped-def]
+def test_a_wrong_table_is_an_error(frame, objectives, directions, reference, message) -> None:
     with pytest.raises(StudyError, match=message):
         ParetoFront.from_frame(frame, objectives, directions, reference)
 

@@ -183,7 +183,7 @@ def test_the_small_regime(name: str, edges: int) -> None:
 )
 def test_graphs_that_are_no_stages_are_refused(graphs: object, message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        randomly_wired(graphs)  # type: ignore[arg-type]
+        randomly_wired(graphs)
 
 
 # ---- transformers ----------------------------------------------------------------------------------------

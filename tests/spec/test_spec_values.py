@@ -373,7 +373,7 @@ def test_what_changes_resolution_reads_as_the_block_it_leaves(kind: str) -> None
             Node("t", kind, 2, 1),
             Node("b", "unit", 2, 1),
             Node("h", "head", 2, 1),
-        ),  # type: ignore[arg-type]
+        ),
         ((), (0,), (0, 1), (2,), (2, 3)),
     )
     blocks = [{"aggregation": "mean"}, {"aggregation": "concat"}]

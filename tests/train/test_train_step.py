@@ -85,7 +85,7 @@ def test_the_gradient_is_clipped_to_its_limit(clip: float, length: float | None)
     dataset, x, target = linear_problem()
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 3))
     before = [p.detach().double().numpy().copy() for p in model.parameters()]
-    *gradients, _ = gradient(*before, x, target)  # type: ignore[call-arg]
+    *gradients, _ = gradient(*before, x, target)
     train(model, dataset, config(epochs=1, lr=1.0, momentum=0.0, weight_decay=0.0, grad_clip=clip), seed=0)
     moved = [b - p.detach().numpy() for b, p in zip(before, model.parameters(), strict=True)]
     full = float(np.sqrt(sum((g**2).sum() for g in gradients)))
