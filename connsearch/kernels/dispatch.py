@@ -1,0 +1,103 @@
+"""Which implementation of a kernel runs on a tensor, and why another does not.
+
+An implementation is a function of the same name and arguments as the reference, in
+`connsearch.kernels.<package>.<backend>`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from connsearch.errors import KernelError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+BACKENDS = ("reference", "cpu", "triton")
+
+_forced: list[str] = []
+
+
+class Choice(NamedTuple):
+    """What runs, and why.
+
+    Attributes:
+        backend: `reference`, `cpu` (compiled C++) or `triton`.
+        reason: Why it, for people.
+    """
+
+    backend: str
+    reason: str
+
+
+def choose(device: str, dtype: torch.dtype) -> Choice:
+    """Return which implementation runs for maps on a device of that type.
+
+    >>> choose("meta", torch.float32).backend
+    'reference'
+    """
+    if _forced:
+        return Choice(_forced[-1], "asked for")
+    return _choose(device, dtype)
+
+
+@cache
+def _choose(device: str, dtype: torch.dtype) -> Choice:
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return Choice("reference", f"no kernel computes with {dtype}")
+    if device == "cpu":
+        from connsearch.kernels.build import why_not
+
+        reason = why_not()
+        return Choice("reference", reason) if reason else Choice("cpu", "compiled for this processor")
+    if device == "cuda":
+        from connsearch.kernels.tritonic import why_not as why_no_triton
+
+        reason = why_no_triton()
+        return Choice("reference", reason) if reason else Choice("triton", "compiled for this GPU")
+    return Choice("reference", f"no kernel runs on {device}")
+
+
+@contextmanager
+def use_backend(backend: str) -> Iterator[None]:
+    """Run one implementation wherever a kernel is called inside, to compare or to test it.
+
+    Raises:
+        KernelError: if there is no such backend.
+    """
+    if backend not in BACKENDS:
+        raise KernelError(f"unknown backend {backend!r}: use {', '.join(BACKENDS)}")
+    _forced.append(backend)
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+def dispatched(reference: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that runs the implementation which the maps in its first argument choose."""
+    package = reference.__module__.split(".")[-2]
+
+    @wraps(reference)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        first = args[0]
+        like = first if isinstance(first, Tensor) else cast(Sequence[Tensor], first)[0]
+        backend = choose(like.device.type, like.dtype).backend
+        found: R = _function(package, reference.__name__, backend)(*args, **kwargs)
+        return found
+
+    return run
+
+
+@cache
+def _function(package: str, function: str, backend: str) -> Callable[..., Any]:
+    module = importlib.import_module(f"connsearch.kernels.{package}.{backend}")
+    found: Callable[..., Any] = getattr(module, function)
+    return found
