@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from connsearch.spec.drops import EdgeDrop
-from connsearch.spec.plan import NodePlan
 
 
 class Draws:
@@ -28,19 +27,27 @@ class Draws:
         self._column: int | None = None
         self._drawn_column = False
 
-    def weaken(self, plan: NodePlan, sources: Sequence[Tensor]) -> list[Tensor]:
-        """Return the sources of a node, B C H W each, as its drops leave them."""
+    def weaken(
+        self, drops: Sequence[EdgeDrop | None], names: Sequence[int], sources: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return the sources of a node, B C H W each, as its drops leave them.
+
+        Args:
+            drops: What is done to each source.
+            names: A number for each source, the same for every node that reads it.
+            sources: The sources.
+        """
         if not self._training:
             return [
                 h if drop is None or drop.kind == "path" or drop.survival == 1 else h * drop.survival
-                for h, drop in zip(sources, plan.drops, strict=True)
+                for h, drop in zip(sources, drops, strict=True)
             ]
-        if any(drop is not None and drop.kind == "path" for drop in plan.drops):
-            factors = self._paths([drop for drop in plan.drops if drop is not None])
+        if any(drop is not None and drop.kind == "path" for drop in drops):
+            factors = self._paths([drop for drop in drops if drop is not None])
             return [h if f == 1 else h * f for h, f in zip(sources, factors, strict=True)]
         return [
-            h if drop is None or drop.survival == 1 else self._weakened(h, drop, source)
-            for h, drop, source in zip(sources, plan.drops, plan.sources, strict=True)
+            h if drop is None or drop.survival == 1 else self._weakened(h, drop, name)
+            for h, drop, name in zip(sources, drops, names, strict=True)
         ]
 
     def _weakened(self, h: Tensor, drop: EdgeDrop, source: int) -> Tensor:

@@ -109,7 +109,7 @@ class Network(nn.Module):
         Raises:
             SpecError: if the images are not of the shape that the specification names.
         """
-        self._check(images)
+        check_images(images, self._plan.image)
         draws = Draws(self._n_columns, training=self.training)
         outputs: dict[int, Tensor] = {}  # what a later node reads
         gates: dict[int, Tensor] = {}
@@ -137,7 +137,7 @@ class Network(nn.Module):
         plan = self._plan.nodes[index]
         sources = [outputs[source] for source in plan.sources]
         if plan.drops:
-            sources = draws.weaken(plan, sources)
+            sources = draws.weaken(plan.drops, plan.sources, sources)
         if module.aggregation is None:
             joined = sources[0]
         elif plan.slots:
@@ -177,13 +177,18 @@ class Network(nn.Module):
                 found[name] = (*found.get(name, ()), plan.node.name)
         return found
 
-    def _check(self, images: Tensor) -> None:
-        expected: Shape = self._plan.image
-        if images.dim() != 4 or tuple(images.shape[1:]) != tuple(expected):
-            raise SpecError(
-                f"images must be B x {' x '.join(map(str, expected))}, "
-                f"got {' x '.join(map(str, images.shape))}: change the images or the network's input"
-            )
+
+def check_images(images: Tensor, expected: Shape) -> None:
+    """Refuse images that are not of the shape that a network reads.
+
+    Raises:
+        SpecError: naming both shapes.
+    """
+    if images.dim() != 4 or tuple(images.shape[1:]) != tuple(expected):
+        raise SpecError(
+            f"images must be B x {' x '.join(map(str, expected))}, "
+            f"got {' x '.join(map(str, images.shape))}: change the images or the network's input"
+        )
 
 
 def _run(line: nn.Sequential, h: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def concat_norm_act_backward(
     grad = accumulated(grad_y)
     if act == "relu":
         grad = grad * (n_BKHW * weight + bias > 0)
-    shares = (grad * weight * rstd).split([h.shape[1] for h in sources], dim=1)
+    shares = torch.split(grad * weight * rstd, [h.shape[1] for h in sources], dim=1)
     for sink, share in zip(sinks, shares, strict=True):
         sink.add_(share)
     return (grad * n_BKHW).sum(dim=(0, 2, 3)), grad.sum(dim=(0, 2, 3))

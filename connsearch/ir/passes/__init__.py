@@ -1,0 +1,1 @@
+"""Passes: each rewrites a program into one that computes the same with less traffic or memory."""

@@ -1,0 +1,49 @@
+"""Gluing: an operation and the only one that reads it become one, where a rule allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from connsearch.ir.program import Op, Program, renumbered
+
+
+def glued(program: Program, fits: Callable[[Op, Op], bool]) -> Program:
+    """Return the program with every pair (first, second) glued that `fits`, first read by second alone.
+
+    An operation that grew by gluing may be the first of another pair.
+    """
+    ops: dict[int, Op] = {}
+    for value, second in enumerate(program.ops, start=1):
+        first = ops.get(second.reads[0])
+        if first is not None and _alone(program, second) and fits(first, second):
+            del ops[second.reads[0]]
+            second = Op(first.steps + second.steps, first.reads, second.shape)
+        ops[value] = second
+    return program if len(ops) == len(program.ops) else renumbered(program, list(ops.items()))
+
+
+def _alone(program: Program, second: Op) -> bool:
+    """Return whether an operation reads one value, which nothing else does."""
+    read = second.reads[0]
+    return len(second.reads) == 1 and len(program.readers[read]) == 1 and read not in program.kept
+
+
+def is_weighted(op: Op) -> bool:
+    """Return whether an operation starts with a sum of sources that have weights each, or could have."""
+    what = op.aggregate
+    if what is None or what.drops:
+        return False
+    name = what.ref.name
+    return name in ("depthwise", "weighted", "routed", "mean") or (name == "sum" and len(op.sources) > 2)
+
+
+def is_normalized(op: Op) -> bool:
+    """Return whether an operation starts with a weighted sum of sources normalised one by one."""
+    what = op.aggregate
+    return is_weighted(op) and what is not None and what.ref.name == "depthwise" and not what.ref.params
+
+
+def norms_concat(op: Op) -> bool:
+    """Return whether an operation normalises a concatenation that it does not make."""
+    what = op.aggregate
+    return what is not None and what.ref.name == "concat" and "norm" in op.kinds

@@ -1,0 +1,58 @@
+"""Pipelines: the order of compilation, as literals. Reading them is reading the compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from connsearch.errors import SpecError, did_you_mean
+from connsearch.ir.passes.eliminate_concat import eliminate_concat
+from connsearch.ir.passes.fuse_epilogues import fuse_epilogues
+from connsearch.ir.passes.fuse_norm_act import fuse_norm_act
+from connsearch.ir.passes.partial_sums import partial_sums
+from connsearch.ir.passes.recompute import recompute
+from connsearch.ir.passes.share import pull_backward, share_statistics
+from connsearch.ir.program import Program
+from connsearch.ir.verify import verify
+
+Pass = Callable[[Program], Program]
+
+PIPELINES: dict[str, tuple[Pass, ...]] = {
+    "none": (),
+    "default": (
+        partial_sums,
+        fuse_norm_act,
+        fuse_epilogues,
+        eliminate_concat,
+        share_statistics,
+        pull_backward,
+    ),
+    "fused": (
+        partial_sums,
+        fuse_norm_act,
+        fuse_epilogues,
+        eliminate_concat,
+        recompute,
+        share_statistics,
+        pull_backward,
+    ),
+}
+
+
+def optimize(program: Program, pipeline: str = "fused") -> Program:
+    """Return what the passes of a pipeline make of a program, verified after each of them.
+
+    Raises:
+        SpecError: if there is no such pipeline.
+        VerifyError: if a pass made a program that is not valid; its name is in the message.
+    """
+    if pipeline not in PIPELINES:
+        raise SpecError(f"unknown pipeline {pipeline!r}. {did_you_mean(pipeline, PIPELINES)}")
+    verify(program)
+    for rewrite in PIPELINES[pipeline]:
+        program = verify(rewrite(program), after=rewrite.__name__)
+    return program
+
+
+def list_passes() -> list[str]:
+    """Return the names of all passes."""
+    return sorted({rewrite.__name__ for passes in PIPELINES.values() for rewrite in passes})

@@ -1,0 +1,114 @@
+"""What a valid program is: every rule that passes must keep, checked after each of them."""
+
+from __future__ import annotations
+
+from connsearch.errors import VerifyError
+from connsearch.ir.program import Aggregate, Op, Program, Scale, Share, What
+from connsearch.ir.text import op_text
+from connsearch.spec.aggregations import rule_of
+from connsearch.spec.ops import Act, Conv, Norm, Shape, output_shape
+
+FUSED_ORDER = ("aggregate", "norm", "act", "conv", "share")  # in which the steps of one operation may follow
+
+
+def verify(program: Program, *, after: str = "lower") -> Program:
+    """Return the program itself, if it is valid.
+
+    Args:
+        program: What a stage made.
+        after: The stage, for the message.
+
+    Raises:
+        VerifyError: naming the stage and the operation at fault.
+    """
+    for value, op in enumerate(program.ops, start=1):
+        wrong = _wrong(program, value, op)
+        if wrong:
+            raise VerifyError(f"after {after}: %{value}: {op_text(op)}: {wrong}")
+    if not program.outputs:
+        raise VerifyError(f"after {after}: the program gives nothing out")
+    for name, value in program.outputs:
+        if not 0 <= value <= len(program.ops):
+            raise VerifyError(f"after {after}: output {name!r} is %{value}, which nothing defines")
+    for value in range(1, len(program.ops) + 1):
+        if not program.readers[value] and value not in program.kept:
+            raise VerifyError(f"after {after}: nothing reads %{value}: {op_text(program.op(value))}")
+    return program
+
+
+def _wrong(program: Program, value: int, op: Op) -> str:
+    """Return what is wrong with an operation, or ""."""
+    if not op.steps or not op.reads:
+        return "an operation has steps and reads values"
+    late = [read for read in op.reads if not 0 <= read < value]
+    if late:
+        return f"it reads %{late[0]}, which is not defined before it"
+    order = _wrong_order(op)
+    if order:
+        return order
+    n_sources = len(op.sources)
+    if op.aggregate is None and len(op.reads) != 1:
+        return f"{op.kinds[0]} takes one input, got {len(op.reads)}"
+    if op.aggregate is not None and (wrong := _wrong_aggregate(op.aggregate, n_sources, len(op.reads))):
+        return wrong
+    shapes = [program.shape(source) for source in op.sources]
+    if op.aggregate is not None and len({shape[1:] for shape in shapes}) > 1:
+        return "its sources differ in resolution"
+    shape = shapes[0]
+    for step in op.steps:
+        reads, shape = shape, _after(step.what, shape, shapes)
+        if wrong := _wrong_channels(step.what, reads):
+            return wrong
+    return "" if shape == op.shape else f"its shape is {'x'.join(map(str, shape))}"
+
+
+def _wrong_order(op: Op) -> str:
+    """Return why steps may not follow each other in one operation, or ""."""
+    kinds = op.kinds[:-1] if op.kinds[-1] == "share" else op.kinds
+    if len(kinds) < 2:
+        return ""
+    unknown = [kind for kind in kinds if kind not in FUSED_ORDER]
+    if unknown:
+        return f"{unknown[0]} is fused with nothing"
+    places = [FUSED_ORDER.index(kind) for kind in kinds]
+    if sorted(set(places)) != places:
+        return f"steps go in the order {', '.join(FUSED_ORDER)}, each once"
+    if "norm" not in kinds:
+        return f"{' and '.join(kinds)} are fused with a norm between them only"
+    wrong = [
+        s.what for s in op.steps if isinstance(s.what, Norm | Act) and s.what.kind not in ("batch", "relu")
+    ]
+    return f"{wrong[0].op}({wrong[0].kind!r}) is fused with nothing" if wrong else ""
+
+
+def _wrong_aggregate(what: Aggregate, n_sources: int, n_reads: int) -> str:
+    if n_sources < 1 or not (n_sources > 1 or rule_of(what.ref).applies(n_sources)):
+        return f"{what.ref.label} does not apply to {n_sources} sources"
+    for name, given in (("slots", what.slots), ("drops", what.drops)):
+        if given and len(given) != n_sources:
+            return f"{what.ref.label} has {len(given)} {name} for {n_sources} sources"
+    operands = {slot[0] for slot in what.slots if slot is not None}
+    if operands and operands != set(range(n_sources, n_reads)):
+        return f"its gates are operands {n_sources} to {n_reads - 1}, but slots name {sorted(operands)}"
+    return ""
+
+
+def _after(what: What, shape: Shape, sources: list[Shape]) -> Shape:
+    """Return the shape that a step gives out."""
+    if isinstance(what, Scale | Share):
+        return shape
+    if isinstance(what, Aggregate):
+        channels = rule_of(what.ref).out_channels([source.channels for source in sources])
+        return Shape(channels, shape.height, shape.width)
+    return output_shape(what, shape)
+
+
+def _wrong_channels(what: What, shape: Shape) -> str:
+    """Return why a step cannot read a shape, or ""."""
+    wanted = None
+    if isinstance(what, Conv):
+        wanted = what.in_channels
+    elif isinstance(what, Norm):
+        wanted = what.channels
+    wrong = wanted is not None and wanted != shape.channels
+    return f"{what.op} takes {wanted} channels, got {shape.channels}" if wrong else ""

@@ -1,0 +1,83 @@
+"""Build: a network as an ordinary module that runs compiled code, with the state dict of the definition."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, device as Device, nn  # noqa: N812  # a class
+
+from connsearch.ir import Program, optimize
+from connsearch.ir.lower import lower
+from connsearch.nn.emit import Emitted, emit
+from connsearch.nn.network import Network, check_images
+from connsearch.spec.network import NetworkSpec
+
+
+def build(
+    spec: NetworkSpec | Network, *, pipeline: str = "fused", device: str | Device | None = None
+) -> CompiledNetwork:
+    """Return a network that computes what its definition does, fused for speed and memory.
+
+    Args:
+        spec: A specification, or a network whose modules, hence weights, are then shared.
+        pipeline: How to compile: "fused", "default" (without recomputation) or "none" (step by step).
+        device: Where the parameters are to be; None leaves them where they are.
+
+    Raises:
+        SpecError: if the specification describes no network, or there is no such pipeline.
+    """
+    network = spec if isinstance(spec, Network) else Network(spec)
+    compiled = CompiledNetwork(network, pipeline)
+    return compiled if device is None else compiled.to(device)
+
+
+class CompiledNetwork(nn.Module):
+    """A compiled network: images B C H W in, logits B K (of a head per pixel B K H W) out.
+
+    In training it runs the program that the pipeline made, in evaluation what the definition does.
+
+    Attributes:
+        program: What it runs in training.
+        heads: The names of the heads; the last is the network's own.
+    """
+
+    def __init__(self, network: Network, pipeline: str) -> None:
+        super().__init__()
+        self._spec = network.spec
+        lowered = lower(network.spec)
+        self.program: Program = optimize(lowered, pipeline)
+        self.heads = network.heads
+        self._emitted = {True: emit(self.program), False: emit(lowered)}  # by whether it is training
+        for name, child in network.named_children():
+            self.add_module(name, child)
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The specification that this network was built from."""
+        return self._spec
+
+    @property
+    def code(self) -> str:
+        """What a forward pass runs in the mode that the network is in, as Python."""
+        return self._now.code
+
+    @property
+    def _now(self) -> Emitted:
+        return self._emitted[self.training and not torch.compiler.is_compiling()]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of the network's own head.
+
+        Raises:
+            SpecError: if the images are not of the shape that the specification names.
+        """
+        check_images(images, self.program.image)
+        return self._now.forward(self, images)[-1]
+
+    def logits_by_head(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the logits of every head by name, the network's own last.
+
+        Raises:
+            SpecError: if the images are not of the shape that the specification names.
+        """
+        check_images(images, self.program.image)
+        return dict(zip(self.heads, self._now.forward(self, images), strict=True))

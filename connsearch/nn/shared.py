@@ -1,0 +1,260 @@
+"""Values that several fused readers share: statistics computed once, gradients gathered once.
+
+In the forward pass a source becomes a `Shared` value. In the backward pass each fused reader leaves its own
+gradient at the port of each source and returns none; autograd runs the source's `_Gather` when all readers
+have, and that makes the source's gradient of what they left, in one pass. Gradients of weights that readers
+give their sources fall out of the same pass; `_Collect` waits for the ports of all sources and returns them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from connsearch import kernels
+from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Weighted
+
+EPS = 1e-5  # of the norms in the normalised cross-layer convolution
+
+
+class Statistics(NamedTuple):
+    """Mean C and variance C of a map's channels over a batch."""
+
+    mean: Tensor
+    var: Tensor
+
+
+class Weights:
+    """The weights that one reader gives its sources, and where their gradients are collected.
+
+    Attributes:
+        module: The aggregation that owns them; None for weights that are constants or gates.
+        tensor: L (B or 1) (C or 1).
+        bias: C, L C if each source has one, or None.
+        normalized: Whether each source is normalised before it is weighed.
+        collected: Whether the gradient of `tensor` is collected at the ports of the sources.
+    """
+
+    def __init__(
+        self, tensor: Tensor, bias: Tensor | None, module: nn.Module | None, *, collected: bool
+    ) -> None:
+        self.tensor, self.bias, self.module, self.collected = tensor, bias, module, collected
+        self.normalized = isinstance(module, NormalizedDepthwise)
+        self._rows: dict[int, Tensor] = {}
+        self._bias_rows: dict[int, Tensor] = {}
+        self._task = -1
+
+    def leave(self, row: int, grad: Tensor, bias_grad: Tensor | None = None) -> None:
+        """Keep the gradient of the weight (and bias) of one source."""
+        task = torch._C._current_graph_task_id()
+        if task != self._task:
+            self._task, self._rows, self._bias_rows = task, {}, {}
+        self._rows[row] = grad
+        if bias_grad is not None:
+            self._bias_rows[row] = bias_grad
+
+    def take(self) -> tuple[Tensor, Tensor | None]:
+        """Return the gradients of weights and biases of all sources, zero where nothing was left."""
+        rows, self._rows = self._rows, {}
+        biases, self._bias_rows = self._bias_rows, {}
+        return _stacked(rows, self.tensor), _stacked(biases, self.bias) if self.normalized else None
+
+
+def _stacked(rows: dict[int, Tensor], like: Tensor | None) -> Tensor:
+    assert like is not None
+    zero = torch.zeros_like(like[0])
+    return torch.stack([rows.get(row, zero).to(like.dtype).view_as(zero) for row in range(len(like))])
+
+
+class _Collect(torch.autograd.Function):
+    """The identity of weights; its backward returns what the ports of all sources have left."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Weights, tensor: Tensor, bias: Tensor | None) -> Any:
+        ctx.set_materialize_grads(False)
+        ctx.weights = weights
+        return tensor.view_as(tensor), None if bias is None else bias.view_as(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, bias_grad: Tensor | None) -> Any:
+        collected, biases = ctx.weights.take()
+        return None, collected, biases if biases is not None else bias_grad
+
+
+def weights_of(module: nn.Module) -> Weights:
+    """Return the weights of a depthwise or weighted aggregation, to be given to its sources' `share` too."""
+    if isinstance(module, Weighted):
+        weight_L = module.weight.sigmoid() if module.activation == "sigmoid" else module.weight
+        weights = Weights(weight_L[:, None, None], None, module, collected=True)
+    else:
+        assert isinstance(module, Depthwise | NormalizedDepthwise)
+        weights = Weights(module.weight[:, None, :], module.bias, module, collected=True)
+    weights.tensor, weights.bias = _Collect.apply(  # type: ignore[no-untyped-call]
+        weights, weights.tensor, weights.bias
+    )
+    return weights
+
+
+def constant_weights(n: int, value: float, like: Tensor) -> Weights:
+    """Return the same weight for each of n sources."""
+    return Weights(like.new_full((n, 1, 1), value), None, None, collected=False)
+
+
+def gate_weights(gates: Sequence[Tensor | None], like: Tensor) -> Weights:
+    """Return gates as weights, a column B for each source; None is a weight of one."""
+    one = like.new_ones(len(like))
+    columns = [one if gate is None else gate.to(like.dtype) for gate in gates]
+    return Weights(torch.stack(columns)[:, :, None], None, None, collected=False)
+
+
+class _Left(NamedTuple):
+    """What a reader left at a port: its gradient, its weight for the source, and its place there."""
+
+    grad: Tensor
+    weight: Tensor
+    weights: Weights
+    row: int
+
+
+class Port:
+    """Where readers leave gradients for one source, in one forward pass.
+
+    Attributes:
+        stats: The source's statistics, if they were computed.
+    """
+
+    def __init__(self, stats: Statistics | None) -> None:
+        self.stats = stats
+        self._task = -1
+        self._clear()
+
+    def _clear(self) -> None:
+        self.left: list[_Left] = []
+        self.sink: Tensor | None = None
+        self.sums: Tensor | None = None
+        self.dots: Tensor | None = None
+
+    def _at_work(self) -> None:
+        """Forget what an earlier backward pass left that never came to gather it."""
+        task = torch._C._current_graph_task_id()
+        if task != self._task:
+            self._task = task
+            self._clear()
+
+    def leave(self, grad: Tensor, weight: Tensor, weights: Weights, row: int) -> None:
+        """Keep the gradient of a reader that weighs the source: weight (B or 1) (C or 1)."""
+        self._at_work()
+        self.left.append(_Left(grad, weight, weights, row))
+
+    def accumulate(self, like: Tensor) -> Tensor:
+        """Return the map that readers add gradients to in place."""
+        self._at_work()
+        if self.sink is None:
+            self.sink = torch.zeros_like(like)
+        return self.sink
+
+    def through_stats(self, sums_C: Tensor, dots_C: Tensor) -> None:
+        """Add up what reaches the mean, sum(w rstd g), and the deviation, sum(w rstd^2 g n)."""
+        self.sums = sums_C if self.sums is None else self.sums + sums_C
+        self.dots = dots_C if self.dots is None else self.dots + dots_C
+
+    def gather(self, source: Tensor, extra: Tensor | None) -> Tensor | None:
+        """Return the gradient of the source, all in all; `extra` is that of readers that are not fused."""
+        self._at_work()
+        total = self._pulled(source, extra)
+        if self.sink is not None:
+            total = self._sunk(source, self.sink, total)
+        self._clear()
+        return total
+
+    def _pulled(self, source: Tensor, total: Tensor | None) -> Tensor | None:
+        groups: dict[tuple[bool, bool, torch.Size], list[_Left]] = {}
+        for left in self.left:
+            key = (left.weights.normalized, left.weights.collected, left.weight.shape)
+            groups.setdefault(key, []).append(left)
+        for (normalized, collected, _), group in groups.items():
+            if normalized:
+                total = self._pull_normalized(source, group, total)
+            elif collected:
+                total = _pull(source, group, total)
+            else:
+                grads, weights = [left.grad for left in group], [left.weight for left in group]
+                pulled = kernels.weighted_sum(grads, torch.stack(weights))
+                total = pulled if total is None else total + pulled
+        return total
+
+    def _pull_normalized(self, source: Tensor, group: list[_Left], extra: Tensor | None) -> Tensor:
+        assert self.stats is not None
+        mean_C, rstd_C = self.stats.mean, (self.stats.var + EPS).rsqrt()
+        weight_RC = torch.stack([left.weight[0] for left in group])
+        grads = [left.grad for left in group]
+        total, dots_RC, sums_RC = kernels.pull_normalized(grads, weight_RC, source, mean_C, rstd_C, extra)
+        for left, dots_C, sums_C in zip(group, dots_RC, sums_RC, strict=True):
+            left.weights.leave(left.row, dots_C, sums_C)
+        return total
+
+    def _sunk(self, source: Tensor, sink: Tensor, total: Tensor | None) -> Tensor:
+        assert self.stats is not None
+        mean_C = self.stats.mean
+        if self.sums is not None and self.dots is not None:
+            count = source.numel() // source.shape[1]
+            slope_C = -self.dots / count
+            kernels.add_affine(sink, source, slope_C, -self.sums / count - slope_C * mean_C)
+        return sink if total is None else sink.add_(total)
+
+
+def _pull(source: Tensor, group: list[_Left], extra: Tensor | None) -> Tensor:
+    grads = [left.grad for left in group]
+    total, dots = kernels.pull(grads, torch.stack([left.weight for left in group]), source, extra)
+    for left, dot in zip(group, dots, strict=True):
+        left.weights.leave(left.row, dot)
+    return total
+
+
+class _Gather(torch.autograd.Function):
+    """The identity of a source; its backward gathers what readers left. It waits for weights' `_Collect`."""
+
+    @staticmethod
+    def forward(ctx: Any, port: Port, source: Tensor, *weights: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.port, ctx.n_weights = port, len(weights)
+        ctx.save_for_backward(source)
+        return source.view_as(source)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        (source,) = ctx.saved_tensors
+        return None, ctx.port.gather(source, grad), *[None] * ctx.n_weights
+
+
+class Shared(NamedTuple):
+    """A source as its readers see it.
+
+    Attributes:
+        value: B C H W.
+        port: Where readers leave its gradient; its statistics.
+    """
+
+    value: Tensor
+    port: Port
+
+
+def share(source: Tensor, readers: Sequence[Weights] = (), *, stats: bool = False) -> Shared:
+    """Return a source made ready for fused readers.
+
+    Args:
+        source: B C H W.
+        readers: The weights of those readers that weigh it by parameters of their own.
+        stats: Whether to compute its statistics.
+    """
+    found = Statistics(*kernels.batch_stats(source.detach())) if stats else None
+    port = Port(found)
+    tensors = [weights.tensor for weights in readers if weights.collected]
+    value: Tensor = _Gather.apply(port, source, *tensors)  # type: ignore[no-untyped-call]
+    return Shared(value, port)
