@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.ir.passes.eliminate_concat import eliminate_concat
+from connsearch.ir.passes.fold_norms import fold_norms
 from connsearch.ir.passes.fuse_epilogues import fuse_epilogues
 from connsearch.ir.passes.fuse_norm_act import fuse_norm_act
 from connsearch.ir.passes.partial_sums import partial_sums
+from connsearch.ir.passes.pool_first import pool_first
 from connsearch.ir.passes.recompute import recompute
 from connsearch.ir.passes.share import pull_backward, share_statistics
 from connsearch.ir.program import Program
@@ -35,7 +37,16 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         share_statistics,
         pull_backward,
     ),
+    "inference": (
+        partial_sums,
+        pool_first,
+        fuse_norm_act,
+        fold_norms,
+        fuse_epilogues,
+        eliminate_concat,
+    ),
 }
+INFERENCE = "inference"  # what evaluation without gradients runs; it has no gradients
 
 
 def optimize(program: Program, pipeline: str = "fused") -> Program:

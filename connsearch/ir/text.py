@@ -74,7 +74,10 @@ def parse(text: str) -> Program:
     Raises:
         SpecError: naming the line that does not read.
     """
-    first, *lines, last = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) < 2:
+        raise SpecError("no program: it has a first line, operations and a last line")
+    first, *lines, last = lines
     try:
         name, _, rest = _unquoted(first.removeprefix("program "))[0:3]
         size, _, columns = rest.removeprefix(": ").partition(" columns=")
@@ -82,7 +85,7 @@ def parse(text: str) -> Program:
         for line in lines:
             ops.append(_op(line, len(ops) + 1))
         return Program(name, _shape(size), tuple(ops), _outputs(last), int(columns or 1))
-    except (ValueError, SyntaxError, KeyError, TypeError) as error:
+    except (ValueError, SyntaxError, LookupError, TypeError) as error:
         raise SpecError(f"no program: {error}") from None
 
 

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from connsearch.errors import VerifyError
 from connsearch.ir.program import Aggregate, Op, Program, Scale, Share, What
 from connsearch.ir.text import op_text
 from connsearch.spec.aggregations import rule_of
-from connsearch.spec.ops import Act, Conv, Norm, Shape, output_shape
+from connsearch.spec.ops import (
+    Act,
+    Attention,
+    Conv,
+    Deconv,
+    DepthwiseConv,
+    Linear,
+    Norm,
+    Position,
+    Shape,
+    Slice,
+    Subsample,
+    output_shape,
+)
 
 FUSED_ORDER = ("aggregate", "norm", "act", "conv", "share")  # in which the steps of one operation may follow
+FOLDED_ORDERS = (  # likewise, of a convolution that does what comes after it
+    ("conv", "norm", "act"),
+    ("depthwise_conv", "norm", "act"),
+)
 
 
 def verify(program: Program, *, after: str = "lower") -> Program:
@@ -54,6 +73,9 @@ def _wrong(program: Program, value: int, op: Op) -> str:
     shapes = [program.shape(source) for source in op.sources]
     if op.aggregate is not None and len({shape[1:] for shape in shapes}) > 1:
         return "its sources differ in resolution"
+    channels = [shape.channels for shape in shapes]
+    if op.aggregate is not None and rule_of(op.aggregate.ref).equal_channels and len(set(channels)) > 1:
+        return f"{op.aggregate.ref.label} takes sources of equal channels, got {channels}"
     shape = shapes[0]
     for step in op.steps:
         reads, shape = shape, _after(step.what, shape, shapes)
@@ -65,16 +87,30 @@ def _wrong(program: Program, value: int, op: Op) -> str:
 def _wrong_order(op: Op) -> str:
     """Return why steps may not follow each other in one operation, or ""."""
     kinds = op.kinds[:-1] if op.kinds[-1] == "share" else op.kinds
+    if not kinds or "share" in kinds:
+        return "share is the last of several steps"
     if len(kinds) < 2:
         return ""
+    if any(_in_order(kinds, order) for order in FOLDED_ORDERS):
+        return _wrong_kind(op)
     unknown = [kind for kind in kinds if kind not in FUSED_ORDER]
     if unknown:
         return f"{unknown[0]} is fused with nothing"
-    places = [FUSED_ORDER.index(kind) for kind in kinds]
-    if sorted(set(places)) != places:
+    if not _in_order(kinds, FUSED_ORDER):
         return f"steps go in the order {', '.join(FUSED_ORDER)}, each once"
     if "norm" not in kinds:
         return f"{' and '.join(kinds)} are fused with a norm between them only"
+    return _wrong_kind(op)
+
+
+def _in_order(kinds: Sequence[str], order: Sequence[str]) -> bool:
+    """Return whether steps of these kinds follow an order, the first of them first in it or not."""
+    places = [order.index(kind) for kind in kinds if kind in order]
+    return len(places) == len(kinds) and sorted(set(places)) == places
+
+
+def _wrong_kind(op: Op) -> str:
+    """Return why a norm or an activation is not one that is fused, or ""."""
     wrong = [
         s.what for s in op.steps if isinstance(s.what, Norm | Act) and s.what.kind not in ("batch", "relu")
     ]
@@ -105,10 +141,15 @@ def _after(what: What, shape: Shape, sources: list[Shape]) -> Shape:
 
 def _wrong_channels(what: What, shape: Shape) -> str:
     """Return why a step cannot read a shape, or ""."""
-    wanted = None
-    if isinstance(what, Conv):
+    got, wanted = shape.channels, None
+    if isinstance(what, Conv | Deconv | Subsample):
         wanted = what.in_channels
-    elif isinstance(what, Norm):
+    elif isinstance(what, Norm | DepthwiseConv | Position):
         wanted = what.channels
-    wrong = wanted is not None and wanted != shape.channels
-    return f"{what.op} takes {wanted} channels, got {shape.channels}" if wrong else ""
+    elif isinstance(what, Attention):
+        wanted = 3 * what.channels
+    elif isinstance(what, Slice) and what.stop > got:
+        return f"slice takes {what.stop} channels or more, got {got}"
+    elif isinstance(what, Linear) and what.in_features != shape.size:
+        return f"linear takes {what.in_features} features, got {shape.size}"
+    return f"{what.op} takes {wanted} channels, got {got}" if wanted not in (None, got) else ""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, device as Device, nn  # noqa: N812  # a class
 
+from connsearch.errors import SpecError
 from connsearch.ir import Program, optimize
 from connsearch.ir.lower import lower
+from connsearch.ir.pipelines import INFERENCE
 from connsearch.nn.emit import Emitted, emit
+from connsearch.nn.inference import Inference, applies
 from connsearch.nn.network import Network, check_images
 from connsearch.spec.network import NetworkSpec
 
@@ -33,7 +36,10 @@ def build(
 class CompiledNetwork(nn.Module):
     """A compiled network: images B C H W in, logits B K (of a head per pixel B K H W) out.
 
-    In training it runs the program that the pipeline made, in evaluation what the definition does.
+    In training it runs the program that the pipeline made, in evaluation what the definition does; without
+    gradients (under `torch.no_grad` or `torch.inference_mode`) it folds what is constant then, at the first
+    call and again when parameters or buffers have changed. Changes that torch does not count, such as edits
+    of `parameter.data`, are seen after `eval()`.
 
     Attributes:
         program: What it runs in training.
@@ -43,10 +49,14 @@ class CompiledNetwork(nn.Module):
     def __init__(self, network: Network, pipeline: str) -> None:
         super().__init__()
         self._spec = network.spec
+        if pipeline == INFERENCE:
+            raise SpecError(f"pipeline {INFERENCE!r} has no gradients: evaluation runs it by itself")
         lowered = lower(network.spec)
         self.program: Program = optimize(lowered, pipeline)
         self.heads = network.heads
         self._emitted = {True: emit(self.program), False: emit(lowered)}  # by whether it is training
+        self._folds = pipeline != "none"
+        self._inference: Inference | None = None
         for name, child in network.named_children():
             self.add_module(name, child)
 
@@ -70,8 +80,7 @@ class CompiledNetwork(nn.Module):
         Raises:
             SpecError: if the images are not of the shape that the specification names.
         """
-        check_images(images, self.program.image)
-        return self._now.forward(self, images)[-1]
+        return self._outputs(images)[-1]
 
     def logits_by_head(self, images: Tensor) -> dict[str, Tensor]:
         """Return the logits of every head by name, the network's own last.
@@ -79,5 +88,24 @@ class CompiledNetwork(nn.Module):
         Raises:
             SpecError: if the images are not of the shape that the specification names.
         """
+        return dict(zip(self.heads, self._outputs(images), strict=True))
+
+    def _outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         check_images(images, self.program.image)
-        return dict(zip(self.heads, self._now.forward(self, images), strict=True))
+        if self._folds and applies(self, images):
+            inference = self._folded()
+            if inference.takes(images):
+                return inference.run(images)
+        return self._now.forward(self, images)
+
+    def _folded(self) -> Inference:
+        """Return the network on constants, made again if something has changed since."""
+        if self._inference is None or not self._inference.is_current():
+            self._inference = Inference(self, optimize(lower(self.spec), INFERENCE))
+        return self._inference
+
+    def train(self, mode: bool = True) -> CompiledNetwork:
+        """Set training or evaluation; constants of earlier evaluation are forgotten."""
+        self._inference = None
+        super().train(mode)
+        return self

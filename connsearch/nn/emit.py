@@ -33,16 +33,20 @@ class Emitted(NamedTuple):
 
 def emit(program: Program) -> Emitted:
     """Return the code of a program."""
-    graph = _Emitter(program).run()
+    return compiled(_Emitter(program).run(), program.name)
+
+
+def compiled(graph: fx.Graph, name: str) -> Emitted:
+    """Return the code of a graph; a traceback shows the name."""
     made = graph.python_code("self")
     scope: dict[str, Any] = dict(made.globals)
-    exec(compile(made.src, f"<{program.name}>", "exec"), scope)
+    exec(compile(made.src, f"<{name}>", "exec"), scope)
     return Emitted(made.src.strip(), scope["forward"])
 
 
-def begin(network: nn.Module, n_columns: int) -> Draws:
+def begin(training: bool, n_columns: int) -> Draws:
     """Return the random decisions of one forward pass."""
-    return Draws(n_columns, training=network.training)
+    return Draws(n_columns, training=training)
 
 
 def weaken(
@@ -77,7 +81,7 @@ class _Emitter:
             if is_weighted(op) and op.aggregate is not None and op.aggregate.ref.name in OWN_WEIGHTS:
                 self.weights[value] = self._call(weights_of, self._module(op.steps[0].at))
         if any(op.aggregate is not None and op.aggregate.drops for op in self.program.ops):
-            self.draws = self._call(begin, self._module(""), self.program.n_columns)
+            self.draws = self._call(begin, self.graph.get_attr("training"), self.program.n_columns)
         for value, op in enumerate(self.program.ops, start=1):
             found = self._op(value, op)
             if op.shared is not None:

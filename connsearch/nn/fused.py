@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch import kernels
 from connsearch.nn.aggregations import NormalizedDepthwise
-from connsearch.nn.shared import EPS, Shared, Weights, share
+from connsearch.nn.shared import EPS, Shared, Weights, first_order, share
 
 Sources = Sequence[Shared | Tensor]
 
@@ -190,7 +189,7 @@ class _WeightedSum(torch.autograd.Function):
         return x
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor | None) -> Any:
         weight_LBC, *values = ctx.saved_tensors
         nothing = [None] * (3 + len(ctx.ports))
@@ -255,7 +254,7 @@ class _NormActConv(torch.autograd.Function):
         return y if conv is None else _convolved(y, conv, weight, bias)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, mean, rstd, norm_weight, norm_bias, weight = ctx.saved_tensors
         weight_grad = bias_grad = None
@@ -303,7 +302,7 @@ class _ConcatNormActConv(torch.autograd.Function):
         return y if conv is None else _convolved(y, conv, weight, bias)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> Any:
         mean, rstd, norm_weight, norm_bias, weight, *values = ctx.saved_tensors
         weight_grad = bias_grad = None

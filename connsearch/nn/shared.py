@@ -8,14 +8,15 @@ give their sources fall out of the same pass; `_Collect` waits for the ports of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from connsearch import kernels
+from connsearch.errors import KernelError
 from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Weighted
 
 EPS = 1e-5  # of the norms in the normalised cross-layer convolution
@@ -70,6 +71,20 @@ def _stacked(rows: dict[int, Tensor], like: Tensor | None) -> Tensor:
     return torch.stack([rows.get(row, zero).to(like.dtype).view_as(zero) for row in range(len(like))])
 
 
+def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse to be differentiated once more: gradients left at ports have no gradients themselves."""
+
+    @wraps(backward)
+    def run(*args: Any) -> Any:
+        if torch.is_grad_enabled():
+            raise KernelError(
+                "fused operations have no second derivatives: build the network with pipeline='none'"
+            )
+        return backward(*args)
+
+    return run
+
+
 class _Collect(torch.autograd.Function):
     """The identity of weights; its backward returns what the ports of all sources have left."""
 
@@ -80,7 +95,7 @@ class _Collect(torch.autograd.Function):
         return tensor.view_as(tensor), None if bias is None else bias.view_as(bias)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor | None, bias_grad: Tensor | None) -> Any:
         collected, biases = ctx.weights.take()
         return None, collected, biases if biases is not None else bias_grad
@@ -227,7 +242,7 @@ class _Gather(torch.autograd.Function):
         return source.view_as(source)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor | None) -> Any:
         (source,) = ctx.saved_tensors
         return None, ctx.port.gather(source, grad), *[None] * ctx.n_weights

@@ -13,116 +13,161 @@ added in another order: results differ by rounding.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from itertools import combinations
 
 from connsearch.ir.program import Aggregate, Op, Program, Scale, Step, renumbered
 from connsearch.registry import Ref
 
 _SUM = Step(Aggregate(Ref("sum")))
-Sums = dict[
-    int, tuple[int, ...]
-]  # the terms of each sum, by value; -v is the mean that value v is the sum of
+Pair = tuple[int, int]
 
 
 def partial_sums(program: Program) -> Program:
     """Build sums from each other."""
-    adding = [value for value, op in enumerate(program.ops, start=1) if _adds(op)]
-    if not _nested(
-        [program.op(value).reads for value in adding]
-    ):  # a mean is one pass, sum and scale are two
-        adding = [value for value in adding if not _is_mean(program.op(value))]
-    sums, same = _from_each_other(program, adding)
-    pairs = _common_pairs(sums, first=len(program.ops) + 1)
-    if not same and not pairs and all(sums[value] == program.op(value).reads for value in adding):
+    found = _from_each_other(program)
+    _share_pairs(found)
+    if all(found.terms.get(value) == program.op(value).reads for value in found.totals):
         return program
-    ops = _rewritten(program, sums, same, pairs)
-    return renumbered(program, ops)
+    return renumbered(program, _rewritten(program, found))
+
+
+@dataclass
+class _Sums:
+    """How sums are to be built.
+
+    Attributes:
+        next: A number that no value and no sum has.
+        totals: For each sum or mean, the number of its sum: a sum's own, or that of one that is equal.
+        terms: For each number of a sum, what it adds; a single term is what it equals.
+    """
+
+    next: int
+    totals: dict[int, int] = field(default_factory=dict)
+    terms: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def number(self) -> int:
+        self.next += 1
+        return self.next - 1
+
+    def resolved(self, number: int) -> int:
+        """Return the number of what is really added, for one that equals another sum."""
+        while len(terms := self.terms.get(number, ())) == 1:
+            (number,) = terms
+        return number
+
+
+def _adding(program: Program) -> dict[int, frozenset[int]]:
+    """Return what each sum adds; means among them where that is part of what another one adds."""
+    values = [v for v, op in enumerate(program.ops, start=1) if _adds(op) and v not in program.kept]
+    sets = {value: frozenset(program.op(value).reads) for value in values}
+
+    def related(value: int) -> bool:
+        own = sets[value]
+        return any(own <= other or other < own for v, other in sets.items() if v != value)
+
+    return {v: terms for v, terms in sets.items() if not _is_mean(program.op(v)) or related(v)}
 
 
 def _adds(op: Op) -> bool:
     what = op.aggregate
     adds = what is not None and what.ref in (Ref("sum"), Ref("mean")) and not what.drops
-    return adds and len(op.steps) == 1
+    return adds and len(op.steps) == 1 and len(set(op.reads)) == len(op.reads)
 
 
 def _is_mean(op: Op) -> bool:
     return op.aggregate is not None and op.aggregate.ref == Ref("mean")
 
 
-def _nested(terms: list[tuple[int, ...]]) -> bool:
-    """Return whether one sum is part of another."""
-    sets = sorted({frozenset(reads) for reads in terms}, key=len)
-    return any(small < large for small, large in combinations(sets, 2))
-
-
-def _from_each_other(program: Program, adding: list[int]) -> tuple[Sums, dict[int, int]]:
-    """Return each sum, built from the largest earlier ones that are part of it; and which equal which."""
+def _from_each_other(program: Program) -> _Sums:
+    """Return each sum, built from the largest others that are part of it."""
+    found = _Sums(len(program.ops) + 1)
     known: dict[frozenset[int], int] = {}
-    sums: Sums = {}
-    same: dict[int, int] = {}
-    means = {value for value in adding if _is_mean(program.op(value))}
-    for value in adding:
-        terms = [same.get(read, read) for read in program.op(value).reads]
-        rest = whole = frozenset(-term if term in means else term for term in terms)
-        if whole in known and value not in program.kept:
-            same[value] = known[whole]
+    by_size: list[frozenset[int]] = []  # of the known, the largest first
+    for value, whole in sorted(_adding(program).items(), key=lambda item: len(item[1])):
+        if whole in known:
+            found.totals[value] = known[whole]
             continue
-        parts = []
-        for part in sorted(known, key=len, reverse=True):
-            if part < rest:
+        parts, rest = [], whole
+        for part in by_size:
+            if part < rest and known[part] not in rest:  # else it would be added twice
                 parts.append(known[part])
                 rest -= part
-        known[whole] = value
-        sums[value] = (*parts, *sorted(rest, key=abs))
-    return sums, same
+        number = found.number() if _is_mean(program.op(value)) else value
+        known[whole] = found.totals[value] = number
+        by_size.insert(0, whole)
+        found.terms[number] = (*parts, *(read for read in program.op(value).reads if read in rest))
+    return found
 
 
-def _common_pairs(sums: Sums, *, first: int) -> Sums:
-    """Take out of sums what two or more of them have in common, two terms at a time; return these pairs."""
-    found: Sums = {}
-    while True:
-        long = [sorted(terms) for terms in sums.values() if len(terms) > 2]
-        counts = Counter(pair for terms in long for pair in combinations(terms, 2))
-        pair, n = max(counts.items(), key=lambda item: (item[1], item[0]), default=((0, 0), 0))
-        if n < 2:
-            return found
-        value = first + len(found)
-        found[value] = pair
-        for key, terms in sums.items():
-            if len(terms) > 2 and set(pair) <= set(terms):
-                sums[key] = (value, *(term for term in terms if term not in pair))
+def _share_pairs(found: _Sums) -> None:
+    """Take out of sums what two or more of them have in common, two terms at a time."""
+    holders: defaultdict[Pair, set[int]] = defaultdict(set)  # the sums that add both
+    for number, terms in found.terms.items():
+        for pair in combinations(sorted(terms), 2):
+            holders[pair].add(number)
+    queue = [_rank(pair, numbers) for pair, numbers in holders.items() if len(numbers) > 1]
+    heapify(queue)
+    while queue:
+        rank = heappop(queue)
+        pair = (-rank[1], -rank[2])
+        numbers = holders[pair]
+        if rank != _rank(pair, numbers):  # another pair has taken a term of it since
+            if len(numbers) > 1:
+                heappush(queue, _rank(pair, numbers))
+            continue
+        for new in _take(pair, sorted(numbers), found, holders):
+            if len(holders[new]) > 1:
+                heappush(queue, _rank(new, holders[new]))
 
 
-def _rewritten(program: Program, sums: Sums, same: dict[int, int], pairs: Sums) -> list[tuple[int, Op]]:
-    """Return the operations: pairs before the first sum that adds them, after a mean's sum what scales it."""
-    ops: list[tuple[int, Op]] = []
-    placed: set[int] = set()
-    first = len(program.ops) + len(pairs) + 1
-    scaled: dict[int, int] = {}  # the numbers of means, by the values that are their sums now
+def _rank(pair: Pair, numbers: set[int]) -> tuple[int, int, int]:
+    """Return what is least for the pair that most sums have in common, the latest of these."""
+    return -len(numbers), -pair[0], -pair[1]
 
-    def number(term: int) -> int:
-        return scaled[-term] if term < 0 else term
+
+def _take(pair: Pair, numbers: list[int], found: _Sums, holders: defaultdict[Pair, set[int]]) -> list[Pair]:
+    """Give a pair a sum of its own in those that hold it; return the pairs that this one now forms."""
+    made = found.number()
+    formed = dict.fromkeys((term, made) for number in numbers for term in found.terms[number])
+    for number in numbers:
+        rest = tuple(term for term in found.terms[number] if term not in pair)
+        for term in rest:
+            for old in pair:
+                holders[min(term, old), max(term, old)].discard(number)
+            holders[term, made].add(number)
+        found.terms[number] = (made, *rest)
+    del holders[pair]
+    found.terms[made] = pair
+    return list(formed)
+
+
+def _rewritten(program: Program, found: _Sums) -> list[tuple[int, Op]]:
+    """Return the operations: a sum where it is first needed, for a mean what scales it."""
+    ops: dict[int, Op] = {}
+    same: dict[int, int] = {}  # what to read instead of a value
+    scaled: dict[int, int] = {}  # the mean made of a sum
+
+    def place(number: int, op: Op) -> None:
+        if number in ops or number not in found.terms:
+            return
+        terms = [found.resolved(term) for term in found.terms[number]]
+        for term in terms:
+            place(term, op)
+        ops[number] = Op((_SUM,), tuple(same.get(term, term) for term in terms), op.shape)
 
     for value, op in enumerate(program.ops, start=1):
-        if value in sums:
-            for pair in _unplaced(sums[value], pairs, placed):
-                ops.append((pair, Op((_SUM,), tuple(map(number, pairs[pair])), op.shape)))
-            ops.append((value, Op((_SUM,), tuple(map(number, sums[value])), op.shape)))
-        elif value not in same:
-            reads = [same.get(read, read) for read in op.reads]
-            ops.append((value, Op(op.steps, tuple(scaled.get(r, r) for r in reads), op.shape)))
-        if value in sums and _is_mean(op):
-            scaled[value] = first + len(scaled)
-            ops.append((scaled[value], Op((Step(Scale(1 / len(op.reads))),), (value,), op.shape)))
-    return ops
-
-
-def _unplaced(terms: tuple[int, ...], pairs: Sums, placed: set[int]) -> list[int]:
-    """Return the pairs among terms that have no place yet, each after those that it adds itself."""
-    needed = []
-    for term in terms:
-        if term in pairs and term not in placed:
-            placed.add(term)
-            needed += [*_unplaced(pairs[term], pairs, placed), term]
-    return needed
+        if value not in found.totals:
+            ops[value] = Op(op.steps, tuple(same.get(read, read) for read in op.reads), op.shape)
+            continue
+        total = found.resolved(found.totals[value])
+        place(total, op)
+        if not _is_mean(op):
+            same[value] = total
+        elif scaled.setdefault(total, value) != value:
+            same[value] = scaled[total]
+        else:
+            ops[value] = Op((Step(Scale(1 / len(op.reads))),), (total,), op.shape)
+    return list(ops.items())

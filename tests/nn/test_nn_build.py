@@ -1,0 +1,244 @@
+"""The compiled network against the definition, on generated networks, in all that a module is asked for."""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from connsearch.errors import KernelError, SpecError
+from connsearch.graph import TOPOLOGIES
+from connsearch.ir.pipelines import INFERENCE, PIPELINES
+from connsearch.kernels import use_backend
+from connsearch.nn import Network, build
+from connsearch.nn.verify import Comparison, randomise, verify_network
+from connsearch.spec import AGGREGATIONS, NetworkSpec
+from connsearch.spec.network import InputConfig
+from connsearch.spec.presets import preset
+from strategies import FAMILIES, families, specs
+
+PAIRS = list(itertools.product(sorted(TOPOLOGIES), sorted(AGGREGATIONS)))
+
+
+def blocks(
+    topology: str, aggregation: str, unit: str = "bottleneck", *, n_layers: int = 3, width: int = 3
+) -> NetworkSpec:
+    """Two blocks of a pair, of odd size."""
+    block = {"topology": topology, "aggregation": aggregation, "unit": unit}
+    return NetworkSpec(
+        name=f"{topology} {aggregation}",
+        input={"channels": 3, "height": 9, "width": 7},
+        n_classes=5,
+        blocks=[{**block, "n_layers": n_layers, "width": width}] * 2,
+    )
+
+
+def assert_equal(spec: NetworkSpec, pipeline: str = "fused") -> None:
+    comparison = Comparison(spec, batch=6, steps=2)
+    errors = comparison.errors(pipeline)
+    allowed = comparison.allowed(errors)
+    assert all(error <= most for error, most in zip(errors, allowed, strict=True)), (errors, allowed)
+
+
+@pytest.mark.parametrize("pipeline", sorted({*PIPELINES} - {INFERENCE}))
+@pytest.mark.parametrize("aggregation", [*sorted(AGGREGATIONS), "depthwise(form=paper)"])
+def test_every_pipeline_equals_the_definition(aggregation: str, pipeline: str) -> None:
+    assert_equal(blocks("dense", aggregation), pipeline)
+
+
+@pytest.mark.parametrize(("topology", "aggregation"), PAIRS)
+def test_every_pair_equals_the_definition(topology: str, aggregation: str) -> None:
+    assert_equal(blocks(topology, aggregation))
+
+
+@given(specs(drops=True))
+@settings(max_examples=30)
+def test_generated_networks_equal_the_definition(spec: NetworkSpec) -> None:
+    assert_equal(spec)
+
+
+@given(st.sampled_from(sorted(FAMILIES)).flatmap(families))
+@settings(max_examples=12)
+def test_families_equal_the_definition(spec: NetworkSpec) -> None:
+    assert_equal(spec)
+
+
+@pytest.mark.large
+@given(st.one_of(specs(drops=True), st.sampled_from(sorted(FAMILIES)).flatmap(families)))
+@settings(max_examples=500)
+def test_five_hundred_generated_networks_equal_the_definition(spec: NetworkSpec) -> None:
+    assert_equal(spec)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("name", ["delugenet-146-base-1x1", "densenet-bc-100-12", "sparsenet-40-12"])
+def test_working_precision_is_as_good_as_the_definition(name: str, backend: str) -> None:
+    spec = preset(name).replaced(input=InputConfig(height=8, width=8), n_classes=4)
+    with use_backend(backend):
+        verify_network(spec, batch=4, steps=2).raise_if_wrong()
+
+
+@given(specs())
+@settings(max_examples=20)
+def test_state_dicts_are_interchangeable(spec: NetworkSpec) -> None:
+    network, compiled = Network(spec), build(spec)
+    assert list(network.state_dict()) == list(compiled.state_dict())
+    compiled.load_state_dict(network.state_dict())
+    network.load_state_dict(compiled.state_dict())
+
+
+def test_build_of_a_network_shares_its_weights() -> None:
+    network = Network(blocks("dense", "depthwise"))
+    compiled = build(network)
+    assert all(a is b for a, b in zip(network.parameters(), compiled.parameters(), strict=True))
+
+
+def test_an_unknown_pipeline_is_told() -> None:
+    with pytest.raises(SpecError, match=r"unknown pipeline 'fusd'\. Did you mean 'fused'\?"):
+        build(blocks("dense", "sum"), pipeline="fusd")
+
+
+def test_images_of_another_shape_are_told() -> None:
+    with pytest.raises(SpecError, match=r"images must be B x 3 x 9 x 7, got 2 x 3 x 9 x 9"):
+        build(blocks("dense", "sum"))(torch.zeros(2, 3, 9, 9))
+
+
+@pytest.fixture(params=["depthwise", "depthwise(form=paper)", "concat", "routed", "sum"])
+def pair(request: pytest.FixtureRequest) -> tuple[Network, nn.Module, torch.Tensor]:
+    """A network, the compiled network with weights of its own, and images, in float64."""
+    torch.manual_seed(0)
+    network = Network(blocks("dense", request.param)).double()
+    randomise(network)
+    return network, build(copy.deepcopy(network)), torch.randn(3, 3, 9, 7, dtype=torch.float64)
+
+
+def gradients(module: nn.Module, loss: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(loss, [*module.parameters()]))
+
+
+def assert_close(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-8, atol=1e-8)
+
+
+def test_a_second_backward_pass_gives_the_same(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    _, compiled, images = pair
+    loss = compiled(images).square().sum()
+    parameters = [*compiled.parameters()]
+    first = torch.autograd.grad(loss, parameters, retain_graph=True)
+    assert_close([*first], [*torch.autograd.grad(loss, parameters)])
+
+
+def test_gradients_of_some_parameters_only(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    network, compiled, images = pair
+    for last in (2, 9):
+        found = []
+        for module in (network, compiled):
+            loss = module(images).square().sum()
+            some = [*module.parameters()][-last:]
+            partly = torch.autograd.grad(loss, some, retain_graph=True)
+            found.append([*partly, *gradients(module, loss)])  # what was left before does not count twice
+        assert_close(*found)
+
+
+def test_frozen_parameters_get_no_gradient(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    network, compiled, images = pair
+    for module in (network, compiled):
+        for parameter in [*module.parameters()][::2]:
+            parameter.requires_grad_(False)
+        module(images).square().sum().backward()
+    for a, b in zip(network.parameters(), compiled.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        if a.grad is not None and b.grad is not None:
+            torch.testing.assert_close(b.grad, a.grad, rtol=1e-8, atol=1e-8)
+
+
+def test_a_norm_in_evaluation_on_its_own(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    network, compiled, images = pair
+    found = []
+    for module in (network, compiled):
+        for child in [m for m in module.modules() if hasattr(m, "running_mean")][::2]:
+            child.eval()
+        found.append(gradients(module, module(images).square().sum()))
+    assert_close(*found)
+    assert_close([*network.buffers()], [*compiled.buffers()])
+
+
+def test_copies_and_saved_states(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    _, compiled, images = pair
+    copied = copy.deepcopy(compiled)
+    file = io.BytesIO()
+    torch.save(compiled.state_dict(), file)
+    with torch.no_grad():
+        for parameter in compiled.parameters():
+            parameter.zero_()
+    file.seek(0)
+    fresh = build(copied.spec).double()  # type: ignore[union-attr]
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    torch.testing.assert_close(fresh(images), copied(images))
+    assert compiled(images).abs().max() == 0
+
+
+def test_gradient_checkpointing(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    _, compiled, images = pair
+    plain = gradients(compiled, compiled(images).square().sum())
+    again = checkpoint(compiled, images, use_reentrant=False)
+    assert_close(gradients(compiled, again.square().sum()), plain)
+
+
+def test_autocast(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    network, compiled, images = (part.float() for part in pair)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, found = network(images), compiled(images)
+    assert expected.dtype == found.dtype
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1 * float(expected.detach().std()))
+    found.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == p.dtype for p in compiled.parameters())
+
+
+def test_channels_last(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    network, compiled, images = pair
+    expected = gradients(network, network(images).square().sum())
+    images = images.to(memory_format=torch.channels_last)
+    compiled = compiled.to(memory_format=torch.channels_last)
+    assert_close(gradients(compiled, compiled(images).square().sum()), expected)
+
+
+def test_double_backward_is_refused(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    _, compiled, images = pair
+    images.requires_grad_(True)
+    with pytest.raises(KernelError, match=r"no second derivatives: build the network with pipeline='none'"):
+        torch.autograd.grad(compiled(images).square().sum(), images, create_graph=True)
+
+
+def test_training_a_compiled_network_gives_the_same_losses() -> None:
+    spec = blocks("dense", "depthwise")
+    network = Network(spec).double()
+    compiled = build(copy.deepcopy(network))
+    losses = []
+    for module in (network, compiled):
+        torch.manual_seed(1)
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9)
+        seen = []
+        for _ in range(5):
+            images, labels = torch.randn(8, 3, 9, 7, dtype=torch.float64), torch.randint(5, (8,))
+            loss = nn.functional.cross_entropy(module(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            seen.append(float(loss.detach()))
+        losses.append(seen)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+def test_the_code_is_readable_python() -> None:
+    code = build(blocks("dense", "concat", n_layers=2)).code
+    assert code.startswith("def forward(self, images):")
+    assert "concat_layer([" in code
+    assert "self.block1.layer1.conv1" in code
