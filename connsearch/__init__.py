@@ -32,7 +32,12 @@ if TYPE_CHECKING:
         list_topologies as list_topologies,
         register_topology as register_topology,
     )
-    from connsearch.nn import Network as Network, implement_aggregation as implement_aggregation
+    from connsearch.ir import lower as lower, optimize as optimize
+    from connsearch.nn import (
+        Network as Network,
+        build as build,
+        implement_aggregation as implement_aggregation,
+    )
     from connsearch.plots import (
         pareto_html as pareto_html,
         plot_connectivity as plot_connectivity,
@@ -67,7 +72,8 @@ _HOMES = {
     **dict.fromkeys(["list_datasets", "load_dataset", "register_dataset"], "connsearch.data"),
     **dict.fromkeys(["BudgetError", "ConnsearchError", "SpecError", "StudyError"], "connsearch.errors"),
     **dict.fromkeys(["ConnectivityGraph", "list_topologies", "register_topology"], "connsearch.graph"),
-    **dict.fromkeys(["Network", "implement_aggregation"], "connsearch.nn"),
+    **dict.fromkeys(["lower", "optimize"], "connsearch.ir"),
+    **dict.fromkeys(["Network", "build", "implement_aggregation"], "connsearch.nn"),
     **dict.fromkeys(
         ["pareto_html", "plot_connectivity", "plot_graph", "plot_history", "plot_pareto"], "connsearch.plots"
     ),

@@ -9,6 +9,7 @@ from typing import Any
 from connsearch.cost import network_cost
 from connsearch.data.registry import DATASETS
 from connsearch.graph import TOPOLOGIES
+from connsearch.ir.pipelines import PASSES
 from connsearch.registry import Registry
 from connsearch.search.samplers import SAMPLERS
 from connsearch.spec.aggregations import AGGREGATIONS
@@ -29,6 +30,7 @@ CATALOGS: dict[str, Registry[Any] | Mapping[str, Any]] = {
     "presets": PRESETS,
     "datasets": DATASETS,
     "samplers": SAMPLERS,
+    "passes": PASSES,
 }
 
 
@@ -38,9 +40,11 @@ def catalog(kind: str) -> str:
     Of a preset: its parameters, MACs and input.
     """
     entries = CATALOGS[kind]
-    if not isinstance(entries, Registry):
-        return _presets()
     width = max(map(len, entries))
+    if entries is PRESETS:
+        return _presets()
+    if not isinstance(entries, Registry):
+        return "\n".join(f"{name:<{width}}  {inspect.getdoc(entries[name])}" for name in sorted(entries))
     return "\n".join(f"{name:<{width}}  {_about(entries, name)}" for name in sorted(entries))
 
 

@@ -61,6 +61,7 @@ class Kind(StrEnum):
     drops = "drops"
     datasets = "datasets"
     samplers = "samplers"
+    passes = "passes"
 
 
 def _version(asked: bool) -> None:
@@ -94,12 +95,33 @@ def show(
     graph: Annotated[
         bool, typer.Option("--graph", help="Who reads whom, and how far gradients travel.")
     ] = False,
+    ir: Annotated[bool, typer.Option("--ir", help="The program that the compiler makes of it.")] = False,
+    code: Annotated[bool, typer.Option("--code", help="The Python code of that program.")] = False,
+    pipeline: Annotated[
+        str | None, typer.Option("--pipeline", help="How to compile, for --ir and --code [fused].")
+    ] = None,
 ) -> None:
-    """Show a network: each node's shapes and cost, or its connections."""
+    """Show a network: each node's shapes and cost, its connections, its program or its code."""
+    if graph + ir + code > 1:
+        raise typer.BadParameter("one of --graph, --ir and --code at a time")
+    if pipeline is not None and not (ir or code):
+        raise typer.BadParameter("--pipeline is for --ir and --code")
     from connsearch.cost.table import graph_text, node_table
 
     spec = _network(net)
-    typer.echo(graph_text(spec) if graph else node_table(spec))
+    if not (ir or code):
+        typer.echo(graph_text(spec) if graph else node_table(spec))
+        return
+    from connsearch.ir import lower, optimize
+    from connsearch.ir.report import program_report
+
+    program = optimize(lower(spec), pipeline or "fused")
+    if ir:
+        typer.echo(program_report(program))
+        return
+    from connsearch.nn.emit import emit
+
+    typer.echo(emit(program).code)
 
 
 @app.command()
@@ -148,6 +170,69 @@ def cost(
     nets = nets or list_presets()
     specs = [_network(net, classes) for net in nets]
     typer.echo(json.dumps([cost_record(spec) for spec in specs]) if as_json else cost_table(specs))
+
+
+Pipelines = Annotated[
+    list[str], typer.Option("--pipeline", help="How to compile; may be given several times [fused].")
+]
+Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+
+
+@app.command()
+def verify(
+    net: Net,
+    pipelines: Pipelines = [],  # noqa: B006  # typer reads it, nobody changes it
+    device: Device = "cpu",
+    batch: Annotated[int, typer.Option("--batch", min=2, help="Images in a batch.")] = 4,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 3,
+) -> None:
+    """Compare a compiled network with its definition: values, gradients, running statistics, inference."""
+    from connsearch.nn.verify import verification_table, verify_network
+
+    spec = _network(net)
+    found = [
+        verify_network(spec, pipeline=pipeline, device=device, batch=batch, steps=steps)
+        for pipeline in pipelines or ["fused"]
+    ]
+    typer.echo(verification_table(found))
+    for verification in found:
+        verification.raise_if_wrong()
+
+
+@app.command()
+def bench(
+    net: Net,
+    ways: Annotated[
+        list[str],
+        typer.Option(
+            "--pipeline",
+            help="A pipeline, or definition, stacked, torch.compile; several times [definition, fused].",
+        ),
+    ] = [],  # noqa: B006  # typer reads it, nobody changes it
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images in a batch.")] = 64,
+    train: Annotated[
+        bool, typer.Option("--train/--inference", help="A step of training, or a forward pass.")
+    ] = True,
+    device: Device = "cpu",
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Channels last in memory.")] = False,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Steps timed of each.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Verify a compiled network, then time it beside other ways to run it, interleaved."""
+    from connsearch.nn.bench import bench_network, bench_table
+
+    measured = bench_network(
+        _network(net),
+        ways or ("definition", "fused"),
+        train=train,
+        batch=batch,
+        repeats=repeats,
+        device=device,
+        dtype=dtype,
+        channels_last=channels_last,
+    )
+    typer.echo(json.dumps([m._asdict() for m in measured]) if as_json else bench_table(measured))
 
 
 @app.command()

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import lcm
 
-from connsearch.cost.count import network_tally
-from connsearch.cost.model import CostModel
+from connsearch.cost.model import CostModel, cost_plan, tally_of
 from connsearch.errors import BudgetError, SpecError
 from connsearch.registry import Ref
 from connsearch.spec.chains import UNITS
@@ -213,7 +212,7 @@ def _use(shape: NetworkSpec, budget: Budget, narrowest: Narrowest) -> float:
     widths = narrowest(shape)
     if widths is None:
         return math.inf
-    tally = network_tally(resolve(shape, widths))
+    tally = tally_of(cost_plan(shape, widths))
     return budget.use(macs=tally.conv_macs + tally.linear_macs + tally.aggregation_macs, params=tally.params)
 
 

@@ -5,7 +5,8 @@ Everything is written with `+`, `*` and exact `//` only, so that channels may be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import mul
 from typing import NamedTuple
 
 from connsearch.cost.symbolic import Poly, total
@@ -14,7 +15,6 @@ from connsearch.spec.aggregations import Owned, rule_of
 from connsearch.spec.ops import (
     Act,
     Attention,
-    Chain,
     Conv,
     Deconv,
     DepthwiseConv,
@@ -25,7 +25,7 @@ from connsearch.spec.ops import (
     Shape,
     output_shape,
 )
-from connsearch.spec.plan import NetworkPlan, NodePlan
+from connsearch.spec.plan import Line, NetworkPlan, NodePlan
 
 
 class Tally(NamedTuple):
@@ -41,10 +41,10 @@ class Tally(NamedTuple):
 
 
 @entry_cache
-def line_tally(ops: Chain, shape: Shape) -> Tally:
-    """Return what a line of operations costs on an input of the given shape."""
-    tallies = []
-    for op in ops:
+def line_tally(line: Line) -> Tally:
+    """Return what a line of operations costs."""
+    tallies, shape = [], line.in_shape
+    for op in line.chain:
         after = output_shape(op, shape)
         counted = _count_op(op, shape, after)
         if counted is not None:
@@ -80,13 +80,15 @@ def _count_op(op: Op, before: Shape, after: Shape) -> Tally | None:
     return None
 
 
-def add_tallies(tallies: Iterable[Tally]) -> Tally:
-    """Return the sum."""
+def add_tallies(tallies: Iterable[Tally], counts: Sequence[int] = ()) -> Tally:
+    """Return the sum; if counts are given, of so many of each."""
     tallies = list(tallies)
     if not tallies:
         return Tally()
-    symbolic = isinstance(tallies[0].params, Poly)
-    return Tally(*map(total if symbolic else sum, zip(*tallies, strict=True)))
+    columns = zip(*tallies, strict=True)
+    if isinstance(tallies[0].params, Poly):
+        return Tally(*[total(column, counts) for column in columns])
+    return Tally(*[sum(map(mul, column, counts) if counts else column) for column in columns])
 
 
 def _tally(owned: Owned) -> Tally:
@@ -100,7 +102,8 @@ def _tally(owned: Owned) -> Tally:
 
 
 @entry_cache
-def _edge_tally(ref: Ref, first: bool, channels: int, pixels: int) -> Tally:
+def edge_tally(ref: Ref, first: bool, channels: int, pixels: int) -> Tally:
+    """Return what an edge with a weight owns; `first`: the one from the oldest source."""
     rule = rule_of(ref)
     return _tally((rule.first_edge if first else rule.edge)(channels, pixels))
 
@@ -110,22 +113,23 @@ def edge_tallies(plan: NodePlan) -> list[Tally]:
     ref, pixels = plan.aggregation, plan.in_shape.height * plan.in_shape.width
     if ref is None:
         return [Tally()] * len(plan.sources)
-    edges = [_edge_tally(ref, i == 0, channels, pixels) for i, channels in enumerate(plan.source_channels)]
+    edges = [edge_tally(ref, i == 0, channels, pixels) for i, channels in enumerate(plan.source_channels)]
     if None in plan.slots:  # a source that gives this reader everything has no weight
         edges = [Tally() if slot is None else edge for slot, edge in zip(plan.slots, edges, strict=True)]
     return edges
 
 
 @entry_cache
-def _join_tally(ref: Ref, n: int, channels: int, pixels: int) -> Tally:
+def join_tally(ref: Ref, n: int, channels: int, pixels: int) -> Tally:
+    """Return what an aggregation of n sources owns apart from its edges; `channels` are its output's."""
     return _tally(rule_of(ref).node(n, channels, pixels))
 
 
 def node_tallies(plan: NodePlan) -> list[Tally]:
     """Return what a node owns in parts: operations, gates, its aggregation apart from the edges."""
-    parts = [line_tally(plan.chain, plan.in_shape)]
-    if plan.gates:
-        parts.append(line_tally(plan.gates, plan.out_shape))
+    parts = [line_tally(plan.line)]
+    if plan.gate_line is not None:
+        parts.append(line_tally(plan.gate_line))
     if plan.aggregation is not None:
         parts.append(_join(plan))
     return parts
@@ -135,19 +139,19 @@ def _join(plan: NodePlan) -> Tally:
     """Return what a node's aggregation owns apart from its edges."""
     assert plan.aggregation is not None
     shape = plan.in_shape
-    return _join_tally(plan.aggregation, len(plan.sources), shape.channels, shape.height * shape.width)
+    return join_tally(plan.aggregation, len(plan.sources), shape.channels, shape.height * shape.width)
 
 
 def network_tally(plan: NetworkPlan) -> Tally:
     """Return the sum over all nodes and edges."""
     parts = plan.per_line(line_tally)
     for node in plan.nodes:
-        if node.gates:
-            parts.append(line_tally(node.gates, node.out_shape))
-        if None in node.slots:
+        if node.gate_line is not None:
+            parts.append(line_tally(node.gate_line))
+        if node.slots and None in node.slots:
             parts += [_join(node), *edge_tallies(node)]
         elif node.aggregation is not None:
-            parts.append(_join_and_edges(node.aggregation, node.source_channels, node.in_shape))
+            parts.append(_join_and_edges(node.aggregation, node.source_channels, node.line.in_shape))
     return add_tallies(parts)
 
 
@@ -155,5 +159,5 @@ def network_tally(plan: NetworkPlan) -> Tally:
 def _join_and_edges(ref: Ref, source_channels: tuple[int, ...], shape: Shape) -> Tally:
     """Return what an aggregation owns with all its edges, where each has its weight."""
     pixels = shape.height * shape.width
-    edges = [_edge_tally(ref, i == 0, channels, pixels) for i, channels in enumerate(source_channels)]
-    return add_tallies([_join_tally(ref, len(edges), shape.channels, pixels), *edges])
+    edges = [edge_tally(ref, i == 0, channels, pixels) for i, channels in enumerate(source_channels)]
+    return add_tallies([join_tally(ref, len(edges), shape.channels, pixels), *edges])

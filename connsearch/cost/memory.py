@@ -6,7 +6,8 @@ aggregate, release what no later node reads, then the operations one by one, the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from connsearch.cost.symbolic import Monomial, Number, Poly
@@ -15,7 +16,6 @@ from connsearch.spec.aggregations import Footprint, rule_of
 from connsearch.spec.ops import (
     Act,
     Attention,
-    Chain,
     Conv,
     Deconv,
     DepthwiseConv,
@@ -27,7 +27,7 @@ from connsearch.spec.ops import (
     Softmax,
     output_shape,
 )
-from connsearch.spec.plan import NetworkPlan, NodePlan
+from connsearch.spec.plan import Line, NetworkPlan, NodePlan
 
 
 class LineMemory(NamedTuple):
@@ -36,9 +36,8 @@ class LineMemory(NamedTuple):
     Attributes:
         read: Its input.
         written: Its output.
-        first: What the first operation allocates, at each of its moments; lives with the line's input.
-        later: Input and all that it allocates, at each moment of later operations, the most only where
-            that is known.
+        lent: All that it has allocated, at each moment, while others keep its input alive.
+        owned: The same and its input, which dies with the first operation, where only that keeps it alive.
         saved: Kept for backward, the line's input and output apart.
         saves_input: Whether the line's input is kept.
         saves_output: Whether the line's output is kept, whoever reads it.
@@ -46,19 +45,19 @@ class LineMemory(NamedTuple):
 
     read: int
     written: int
-    first: tuple[int, ...]
-    later: tuple[int, ...]
+    lent: tuple[int, ...]
+    owned: tuple[int, ...]
     saved: int
     saves_input: bool
     saves_output: bool
 
 
 @entry_cache
-def line_memory(ops: Chain, shape: Shape) -> LineMemory:
-    """Return the memory of a line of operations on an input of the given shape."""
-    read = shape.size
+def line_memory(line: Line) -> LineMemory:
+    """Return the memory of a line of operations."""
+    ops, shape, read = line.chain, line.in_shape, line.in_shape.size
     if not ops:
-        return LineMemory(read, read, (0,), (), 0, saves_input=False, saves_output=False)
+        return LineMemory(read, read, (0,), (read,), 0, saves_input=False, saves_output=False)
     sizes, moments, saved = [], [], []
     for op in ops:
         shape = output_shape(op, shape)
@@ -73,8 +72,8 @@ def line_memory(ops: Chain, shape: Shape) -> LineMemory:
     return LineMemory(
         read,
         sizes[-1],
-        tuple(maximal(moments[0])),
-        tuple(maximal(later)),
+        tuple(maximal([*moments[0], *later])),
+        tuple(maximal([*(read + first for first in moments[0]), *later])),
         sum(saved),
         _saves_input(ops[0]),
         _saves_output(ops[-1]),
@@ -149,73 +148,113 @@ class ActivationMemory(NamedTuple):
 def activation_memory(plan: NetworkPlan) -> ActivationMemory:
     """Return the memory of activations in evaluation and in training."""
     lines = plan.per_line(line_memory)
-    prints = [
-        None if node.aggregation is None else _footprint(node.aggregation, len(node.sources))
-        for node in plan.nodes
-    ]
-    return ActivationMemory(_inference_peaks(plan, lines, prints), _training_scalars(plan, lines, prints))
+    footprints = [footprint_of(node) for node in plan.nodes]
+    return ActivationMemory(
+        _inference_peaks(plan, lines, footprints), _training_scalars(plan, lines, footprints)
+    )
+
+
+# ---- evaluation ----------------------------------------------------------------------------------------
 
 
 def _inference_peaks(
     plan: NetworkPlan, lines: Sequence[LineMemory], footprints: Sequence[Footprint | None]
 ) -> list[Any]:
-    alive = plan.image.size  # the image, and outputs and gates that a later node reads
     moments = []
-    held = [line.written for line in lines]
-    bare_stem = not plan.nodes[0].chain
-    if bare_stem:  # it gives out the image, which is held anyway
-        held[0] = 0
-    for node, line, footprint, released, released_gates, holds in zip(
-        plan.nodes, lines, footprints, plan.graph.released, plan.released_gates(), held, strict=True
+    written = [line.written for line in lines]
+    if not plan.nodes[0].chain:  # a bare stem: it gives out the image, which is held anyway
+        written[0] = 0
+    maps = alive(plan.graph.released, written, plan.image.size)
+    n_gates = plan.n_gates()
+    gates = alive(plan.released_gates(), n_gates) if any(n_gates) else repeat((0, 0), len(n_gates))
+    for node, line, footprint, released, (before, after), (gates_before, gates_after) in zip(
+        plan.nodes, lines, footprints, plan.graph.released, maps, gates, strict=True
     ):
         if footprint is not None:
-            temporaries = footprint.temporaries + (_n_scaled(node) if node.drops else 0)
-            moments.append(alive + line.read * (1 + temporaries))
-        for source in released:
-            alive = alive - held[source]
-        for owner in released_gates:
-            alive = alive - n_gates(plan.nodes[owner])
-        read = alive  # with the operations' input, where only they keep it alive
-        if footprint is not None or (released and not (bare_stem and released[0] == 0)):
-            read = alive + line.read
-        for first in line.first:
-            moments.append(read + first)
-        for later in line.later:
-            moments.append(alive + later)
-        alive = alive + holds
-        if node.gates:
-            gates = line_memory(node.gates, node.out_shape)
-            moments += [alive + more for more in (*gates.first, *gates.later)]
-            alive = alive + n_gates(node)
+            joined = joining(line, footprint, _n_scaled(node) if node.drops else 0)
+            moments.append(before + gates_before + joined)
+        after = after + gates_after
+        for allocated in line.owned if owns_input(footprint, released, written) else line.lent:
+            moments.append(after + allocated)
+        if node.gate_line is not None:
+            moments += [after + line.written + allocated for allocated in line_memory(node.gate_line).lent]
     return maximal(moments)
+
+
+def alive(
+    released: Iterable[Sequence[int]], held: Sequence[Any], always: Any = 0
+) -> Iterator[tuple[Any, Any]]:
+    """Yield what earlier nodes hold when a node starts, and once it has released what none will read again.
+
+    Args:
+        released: For each node, those that it is the last to read.
+        held: What each node's output takes.
+        always: What is held throughout.
+    """
+    total = always
+    for last_read, own in zip(released, held, strict=True):
+        before = total
+        for node in last_read:
+            total = total - held[node]
+        yield before, total
+        total = total + own
+
+
+def owns_input(footprint: Footprint | None, released: Sequence[int], held: Sequence[Any]) -> bool:
+    """Return whether a node's operations alone keep their input alive: it was joined, or is read no more."""
+    return footprint is not None or (bool(released) and held[released[0]] != 0)
+
+
+def joining(line: LineMemory, footprint: Footprint, n_scaled: int = 0) -> Any:
+    """Return what an aggregation has allocated at the most, beside its sources."""
+    return line.read * (1 + footprint.temporaries + n_scaled)
+
+
+# ---- training ------------------------------------------------------------------------------------------
 
 
 def _training_scalars(
     plan: NetworkPlan, lines: Sequence[LineMemory], footprints: Sequence[Footprint | None]
 ) -> int:
     kept = {index for index, line in enumerate(lines) if line.saves_output}  # nodes whose output is kept
-    parts = [line.saved for line in lines]
+    parts = [plan.image.size] if lines[0].saves_input else []
     for node, line, footprint in zip(plan.nodes, lines, footprints, strict=True):
-        if node.gates:
-            parts += [line_memory(node.gates, node.out_shape).saved, n_gates(node)]
-        if footprint is not None:
-            saved = footprint.saved + line.saves_input + (_n_masks(node) if node.drops else 0)
-            if saved:
-                parts.append(line.read * saved)
-            if footprint.saves_sources:
-                kept.update(_weighted(node) if node.slots else node.sources)
-        elif line.saves_input:
-            if node.sources:
-                kept.add(node.sources[0])
-            else:
-                parts.append(plan.image.size)
-    parts += [line.written for index, line in enumerate(lines) if index in kept]
+        parts.append(saved(line, footprint, _n_masks(node) if node.drops else 0))
+        if node.gate_line is not None:
+            parts.append(gates_saved(node.gate_line))
+        if keeps_sources(line, footprint):
+            kept.update(weighted_sources(node))
+    parts += [lines[index].written for index in kept]
     return sum(parts)
 
 
-def _weighted(node: NodePlan) -> list[int]:
-    """Return the sources that have a gate."""
+def saved(line: LineMemory, footprint: Footprint | None, n_masks: int = 0) -> Any:
+    """Return what a node keeps for backward beside its sources and its output."""
+    if footprint is None:
+        return line.saved
+    return line.saved + line.read * (footprint.saved + line.saves_input + n_masks)
+
+
+def gates_saved(line: Line) -> Any:
+    """Return what a node's gates keep for backward."""
+    return line_memory(line).saved + line.out_shape.size
+
+
+def keeps_sources(line: LineMemory, footprint: Footprint | None) -> bool:
+    """Return whether a node needs what it reads for backward."""
+    return line.saves_input if footprint is None else footprint.saves_sources
+
+
+def weighted_sources(node: NodePlan) -> Sequence[int]:
+    """Return the sources of a node, but those that a routed aggregation takes without a gate."""
+    if not node.slots:
+        return node.sources
     return [source for source, slot in zip(node.sources, node.slots, strict=True) if slot is not None]
+
+
+def footprint_of(node: NodePlan) -> Footprint | None:
+    """Return the memory of a node's aggregation, or None if it has none."""
+    return None if node.aggregation is None else _footprint(node.aggregation, len(node.sources))
 
 
 @entry_cache
@@ -231,8 +270,3 @@ def _n_scaled(node: NodePlan) -> int:
 def _n_masks(node: NodePlan) -> int:
     """Return how many masks of elements training draws."""
     return sum(drop is not None and drop.kind == "element" and drop.survival != 1 for drop in node.drops)
-
-
-def n_gates(node: NodePlan) -> int:
-    """Return how many gates a node with gates computes."""
-    return next(op.out_features for op in reversed(node.gates) if isinstance(op, Linear))

@@ -8,9 +8,10 @@ from functools import cached_property
 from math import lcm
 from typing import Any
 
+from connsearch.cost.blocks import BlockPlan, blocks_memory, blocks_tally, resolve_blocks
 from connsearch.cost.cost import Cost, NetworkCost
-from connsearch.cost.count import add_tallies, edge_tallies, network_tally, node_tallies
-from connsearch.cost.memory import activation_memory
+from connsearch.cost.count import Tally, add_tallies, edge_tallies, network_tally, node_tallies
+from connsearch.cost.memory import ActivationMemory, activation_memory
 from connsearch.cost.symbolic import Monomial, Poly, Values, width_symbols
 from connsearch.errors import SpecError
 from connsearch.spec.network import NetworkSpec
@@ -26,19 +27,34 @@ def network_cost(spec: NetworkSpec) -> NetworkCost:
     Raises:
         SpecError: if the specification describes no network.
     """
-    plan = resolve(spec)
-    memory = activation_memory(plan)
+    return plan_cost(cost_plan(spec))
+
+
+def cost_plan(spec: NetworkSpec, widths: Sequence[int] | None = None) -> BlockPlan | NetworkPlan:
+    """Return what a network's cost is counted on: its blocks if that will do, or else all its nodes."""
+    blocks = resolve_blocks(spec, widths)
+    return resolve(spec, widths) if blocks is None else blocks
+
+
+def plan_cost(plan: BlockPlan | NetworkPlan) -> NetworkCost:
+    """Return the exact cost of a plan in which channels are integers."""
+    memory = _memory_of(plan)
     return NetworkCost.of(
-        Cost(*network_tally(plan)),
+        Cost(*tally_of(plan)),
         inference_bytes=BYTES * max(memory.peaks),
         training_bytes=BYTES * memory.training,
-        **_sizes(plan),
+        n_layers=plan.n_layers,
+        n_edges=plan.n_edges,
     )
 
 
-def _sizes(plan: NetworkPlan) -> dict[str, int]:
-    kinds = [node.kind for node in plan.graph.nodes]
-    return {"n_layers": kinds.count("unit"), "n_edges": plan.graph.n_edges}
+def tally_of(plan: BlockPlan | NetworkPlan) -> Tally:
+    """Return the sum over all nodes and edges of a plan."""
+    return blocks_tally(plan) if isinstance(plan, BlockPlan) else network_tally(plan)
+
+
+def _memory_of(plan: BlockPlan | NetworkPlan) -> ActivationMemory:
+    return blocks_memory(plan) if isinstance(plan, BlockPlan) else activation_memory(plan)
 
 
 def node_costs(spec: NetworkSpec) -> dict[str, Cost]:
@@ -69,10 +85,11 @@ class CostModel:
     def __init__(self, spec: NetworkSpec) -> None:
         self._n_blocks = len(spec.blocks)
         symbols: Any = width_symbols(self._n_blocks)
-        self._plan = resolve(spec, symbols)
-        self._tally = tally = network_tally(self._plan)
+        self._plan = cost_plan(spec, symbols)
+        self._tally = tally = tally_of(self._plan)
         self._macs = _compile(tally.conv_macs + tally.linear_macs + tally.aggregation_macs)
         self._params = _compile(tally.params)
+        self._rounds = any(map(_has_rounding, (self._macs, self._params)))
 
     def macs(self, widths: Sequence[float]) -> Any:
         """Return the multiply-accumulates of one image: an integer at integer widths, between them a float.
@@ -90,10 +107,10 @@ class CostModel:
         """
         return _evaluate(self._params, self._values(widths))
 
-    def _values(self, widths: Sequence[float]) -> Values:
+    def _values(self, widths: Sequence[float]) -> Values | Sequence[float]:
         if len(widths) != self._n_blocks:
             raise SpecError(f"{self._n_blocks} blocks need as many widths, got {list(widths)}")
-        return Values(widths)
+        return Values(widths) if self._rounds else widths
 
     def cost(self, widths: Sequence[int]) -> NetworkCost:
         """Return the whole cost at these widths, as `network_cost` would where channels divide into groups.
@@ -120,11 +137,11 @@ class CostModel:
 
     @cached_property
     def _sizes(self) -> dict[str, int]:
-        return _sizes(self._plan)
+        return {"n_layers": self._plan.n_layers, "n_edges": self._plan.n_edges}
 
     @cached_property
     def _memory(self) -> tuple[list[_Compiled], _Compiled]:
-        memory = activation_memory(self._plan)
+        memory = _memory_of(self._plan)
         return [_compile(peak) for peak in memory.peaks], _compile(memory.training)
 
 
@@ -143,7 +160,12 @@ def _compile(number: Any) -> _Compiled:
     return squares, lines, scaled.get((), 0), divisor
 
 
-def _evaluate(compiled: _Compiled, values: Values) -> Any:
+def _has_rounding(compiled: _Compiled) -> bool:
+    squares, lines, *_ = compiled
+    return any(symbol < 0 for _, *symbols in (*squares, *lines) for symbol in symbols)
+
+
+def _evaluate(compiled: _Compiled, values: Values | Sequence[float]) -> Any:
     squares, lines, constant, divisor = compiled
     total: Any = constant
     for n, i, j in squares:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import repeat
 from typing import Any
 
 Monomial = tuple[int, ...]  # ascending symbols; () is the constant
@@ -87,12 +88,12 @@ class Poly:
         return " + ".join(words) or "0"
 
 
-def total(numbers: Iterable[Poly | int]) -> Any:
-    """Return the sum, collected in one polynomial; `sum` would make one for each addition."""
+def total(numbers: Sequence[Poly | int], counts: Sequence[int] = ()) -> Any:
+    """Return the sum, of so many of each if counts are given, in one polynomial: `sum` would make many."""
     terms: dict[Monomial, Number] = {}
-    for number in numbers:
+    for number, count in zip(numbers, counts or repeat(1, len(numbers)), strict=True):
         for monomial, n in _terms(number):
-            terms[monomial] = terms.get(monomial, 0) + n
+            terms[monomial] = terms.get(monomial, 0) + n * count
     return Poly(terms)
 
 

@@ -3,7 +3,24 @@
 from connsearch.ir.lower import lower
 from connsearch.ir.pipelines import PIPELINES, list_passes, optimize
 from connsearch.ir.program import Op, Program, Step
+from connsearch.ir.saved import least_saved, saved_elements
 from connsearch.ir.text import parse
+from connsearch.ir.traffic import Traffic, bytes_moved, op_traffic
 from connsearch.ir.verify import verify
 
-__all__ = ["PIPELINES", "Op", "Program", "Step", "list_passes", "lower", "optimize", "parse", "verify"]
+__all__ = [
+    "PIPELINES",
+    "Op",
+    "Program",
+    "Step",
+    "Traffic",
+    "bytes_moved",
+    "least_saved",
+    "list_passes",
+    "lower",
+    "op_traffic",
+    "optimize",
+    "parse",
+    "saved_elements",
+    "verify",
+]

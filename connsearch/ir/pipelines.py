@@ -9,6 +9,7 @@ from connsearch.ir.passes.eliminate_concat import eliminate_concat
 from connsearch.ir.passes.fold_norms import fold_norms
 from connsearch.ir.passes.fuse_epilogues import fuse_epilogues
 from connsearch.ir.passes.fuse_norm_act import fuse_norm_act
+from connsearch.ir.passes.fuse_prologues import fuse_prologues
 from connsearch.ir.passes.partial_sums import partial_sums
 from connsearch.ir.passes.pool_first import pool_first
 from connsearch.ir.passes.recompute import recompute
@@ -44,8 +45,10 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         fold_norms,
         fuse_epilogues,
         eliminate_concat,
+        fuse_prologues,
     ),
 }
+PASSES = {rewrite.__name__: rewrite for passes in PIPELINES.values() for rewrite in passes}
 INFERENCE = "inference"  # what evaluation without gradients runs; it has no gradients
 
 
@@ -60,10 +63,11 @@ def optimize(program: Program, pipeline: str = "fused") -> Program:
         raise SpecError(f"unknown pipeline {pipeline!r}. {did_you_mean(pipeline, PIPELINES)}")
     verify(program)
     for rewrite in PIPELINES[pipeline]:
-        program = verify(rewrite(program), after=rewrite.__name__)
+        made = rewrite(program)
+        program = program if made is program else verify(made, after=rewrite.__name__)
     return program
 
 
 def list_passes() -> list[str]:
     """Return the names of all passes."""
-    return sorted({rewrite.__name__ for passes in PIPELINES.values() for rewrite in passes})
+    return sorted(PASSES)

@@ -24,10 +24,8 @@ from connsearch.spec.ops import (
 )
 
 FUSED_ORDER = ("aggregate", "norm", "act", "conv", "share")  # in which the steps of one operation may follow
-FOLDED_ORDERS = (  # likewise, of a convolution that does what comes after it
-    ("conv", "norm", "act"),
-    ("depthwise_conv", "norm", "act"),
-)
+FOLDED = ("norm", "act")  # what a convolution may do in inference after itself, in this order
+CONVOLUTIONS = ("conv", "depthwise_conv")
 
 
 def verify(program: Program, *, after: str = "lower") -> Program:
@@ -91,7 +89,8 @@ def _wrong_order(op: Op) -> str:
         return "share is the last of several steps"
     if len(kinds) < 2:
         return ""
-    if any(_in_order(kinds, order) for order in FOLDED_ORDERS):
+    kinds = _without_folded(kinds)
+    if len(kinds) < 2:
         return _wrong_kind(op)
     unknown = [kind for kind in kinds if kind not in FUSED_ORDER]
     if unknown:
@@ -103,8 +102,14 @@ def _wrong_order(op: Op) -> str:
     return _wrong_kind(op)
 
 
+def _without_folded(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Return kinds of steps up to a convolution, if what follows it may be folded into it."""
+    places = [place for place, kind in enumerate(kinds, start=1) if kind in CONVOLUTIONS]
+    return kinds[: places[0]] if places and _in_order(kinds[places[0] :], FOLDED) else kinds
+
+
 def _in_order(kinds: Sequence[str], order: Sequence[str]) -> bool:
-    """Return whether steps of these kinds follow an order, the first of them first in it or not."""
+    """Return whether steps of these kinds follow an order, each of it at most once."""
     places = [order.index(kind) for kind in kinds if kind in order]
     return len(places) == len(kinds) and sorted(set(places)) == places
 

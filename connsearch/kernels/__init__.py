@@ -11,6 +11,7 @@ from connsearch.kernels.concat_norm_act import (
 )
 from connsearch.kernels.dispatch import Choice, choose, use_backend
 from connsearch.kernels.norm_act import batch_stats, norm_act, norm_act_backward, norm_act_train
+from connsearch.kernels.norm_act_conv import norm_act_conv, norm_act_conv_backward
 from connsearch.kernels.weighted_sum import (
     pull,
     pull_normalized,
@@ -27,6 +28,8 @@ __all__ = [
     "concat_norm_act_backward",
     "norm_act",
     "norm_act_backward",
+    "norm_act_conv",
+    "norm_act_conv_backward",
     "norm_act_train",
     "pull",
     "pull_normalized",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, device as Device, nn  # noqa: N812  # a class
 
@@ -51,14 +53,24 @@ class CompiledNetwork(nn.Module):
         self._spec = network.spec
         if pipeline == INFERENCE:
             raise SpecError(f"pipeline {INFERENCE!r} has no gradients: evaluation runs it by itself")
-        lowered = lower(network.spec)
-        self.program: Program = optimize(lowered, pipeline)
+        self.program: Program = optimize(lower(network.spec), pipeline)
         self.heads = network.heads
-        self._emitted = {True: emit(self.program), False: emit(lowered)}  # by whether it is training
+        self._emitted = self._emit()
         self._folds = pipeline != "none"
         self._inference: Inference | None = None
         for name, child in network.named_children():
             self.add_module(name, child)
+
+    def _emit(self) -> dict[bool, Emitted]:
+        """Return what it runs with gradients, by whether it is training."""
+        return {True: emit(self.program), False: emit(lower(self.spec))}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_emitted": None, "_inference": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._emitted = self._emit()
 
     @property
     def spec(self) -> NetworkSpec:
@@ -68,11 +80,14 @@ class CompiledNetwork(nn.Module):
     @property
     def code(self) -> str:
         """What a forward pass runs in the mode that the network is in, as Python."""
-        return self._now.code
+        folded = self._folds and not self.training and not torch.is_grad_enabled()
+        return (self._folded().code if folded else None) or self._now.code
 
     @property
     def _now(self) -> Emitted:
-        return self._emitted[self.training and not torch.compiler.is_compiling()]
+        if torch.compiler.is_compiling():  # it fuses by itself: ports have no place in its graphs
+            return self._emitted[False]
+        return self._emitted[self.training]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of the network's own head.

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from connsearch.ir.program import Aggregate, Op, Program, Scale
+from connsearch.ir.program import Aggregate, Op, Program, Scale, Step
+from connsearch.kernels.convolve.reference import Before
 from connsearch.nn.aggregations import Sum
-from connsearch.nn.convolve import conv_run, is_plain
+from connsearch.nn.convolve import conv_run, is_plain, joined_run
 from connsearch.nn.drops import Draws
 from connsearch.nn.folding import (
     Affine,
@@ -24,6 +25,7 @@ from connsearch.nn.folding import (
     weighing,
 )
 from connsearch.spec.drops import EdgeDrop
+from connsearch.spec.ops import Conv, Shape
 
 ADDING = ("sum", "mean")  # aggregations whose weights are known without a module
 
@@ -35,8 +37,11 @@ class Constants:
         dead: For some values, places of sources that their operations do without: their weights are all 0.
     """
 
-    def __init__(self, network: nn.Module, program: Program) -> None:
+    def __init__(
+        self, network: nn.Module, program: Program, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self._network, self._program = network, program
+        self._dtype, self._device = dtype, device
         found = {value: self._weighing(op) for value, op in enumerate(program.ops, start=1)}
         self._weighings = {value: sum_ for value, sum_ in found.items() if sum_ is not None}
         self.dead = {value: sum_.dead for value, sum_ in self._weighings.items() if sum_.dead}
@@ -44,16 +49,49 @@ class Constants:
     def run(self, value: int) -> Run:
         """Return what the operation of a value runs on what it reads, dead sources left out."""
         op = self._program.op(value)
-        modules = [self._network.get_submodule(step.at) if step.at else None for step in op.steps]
-        norms = [m for m, kind in zip(modules, op.kinds, strict=True) if kind == "norm"]
-        if not all(m is not None and is_constant(m) for m in norms):
+        if not all(is_constant(self._at(step)) for step in op.steps if step.what.op == "norm"):
             return self._as_defined(op)
-        then = affine(norms[0]) if norms and norms[0] is not None else None
-        return self._folded(value, op, modules[0], then) or self._as_defined(op)
+        place = op.kinds.index("conv") if "conv" in op.kinds else 0
+        if not place:
+            return self._folded(value, op, self._program.shape(op.reads[0])) or self._as_defined(op)
+        conv = op.steps[place].what
+        assert isinstance(conv, Conv)
+        between = Shape(conv.in_channels, *op.shape[1:])
+        head, tail = Op(op.steps[:place], op.reads, between), Op(op.steps[place:], (value,), op.shape)
+        return self._joined(value, head, tail) or self._chained(value, head, tail)
 
-    def _folded(self, value: int, op: Op, first: nn.Module | None, then: Affine | None) -> Run | None:
-        act = "relu" if len(op.steps) > 1 and op.kinds[-1] == "act" else "none"
-        what, dtype = op.aggregate, self._dtype
+    def _joined(self, value: int, head: Op, tail: Op) -> Run | None:
+        """Return a 1x1 convolution with what is before it as one function, None if there is none."""
+        then, act, conv = self._affine(head), _act(head), self._at(tail.steps[0])
+        if not is_plain(conv) or not then:
+            return None
+        assert isinstance(conv, nn.Conv2d)
+        if value in self._weighings:
+            dead = self.dead.get(value, frozenset())
+            before = self._weighings[value].without(dead).then(then).before(act)
+        elif head.aggregate is None or head.aggregate.ref.name == "concat":
+            dead, before = frozenset(), Before(then.scale.float(), then.shift.float(), act)
+        else:
+            return None
+        read = [source for place, source in enumerate(head.sources) if place not in dead]
+        channels = [self._program.shape(source).channels for source in read]
+        return joined_run(before, conv, self._affine(tail), _act(tail), channels)
+
+    def _chained(self, value: int, head: Op, tail: Op) -> Run:
+        first = self._folded(value, head, head.shape) or self._as_defined(head)
+        second = self._folded(0, tail, head.shape) or self._as_defined(tail)
+        return lambda *reads: second(first(*reads))
+
+    def _folded(self, value: int, op: Op, shape: Shape) -> Run | None:
+        """Return steps as one function, None if they are not of a sort that is folded.
+
+        Args:
+            value: The value that they start to compute, 0 if they go on.
+            op: The steps, no convolution after others.
+            shape: The shape of one image of what they read first.
+        """
+        then, act, dtype = self._affine(op), _act(op), self._dtype
+        what, first = op.aggregate, self._at(op.steps[0])
         if value in self._weighings:
             kept = self._weighings[value].without(self.dead.get(value, frozenset()))
             return sum_run(kept.then(then) if then else kept, act, dtype)
@@ -61,14 +99,18 @@ class Constants:
             return gated_sum_run(what.slots, then, act, dtype)
         if what is not None and what.ref.name == "concat" and then:
             return concat_run(then, act, dtype)
-        if first is not None and is_plain(first):
+        if is_plain(first):
             assert isinstance(first, nn.Conv2d)
-            return conv_run(first, then, act, self._program.shape(op.reads[0]))
+            return conv_run(first, then, act, shape)
         return norm_run(then, act, dtype) if then and op.kinds[0] == "norm" else None
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        return next(self._network.parameters()).dtype
+    def _affine(self, op: Op) -> Affine | None:
+        """Return a and b of the norm among steps, None if there is none."""
+        norms = [step for step in op.steps if step.what.op == "norm"]
+        return affine(self._at(norms[0])) if norms else None
+
+    def _at(self, step: Step) -> nn.Module | None:
+        return self._network.get_submodule(step.at) if step.at else None
 
     def _weighing(self, op: Op) -> Weighing | None:
         """Return the weights that an operation gives its sources, None if it has none or is no sum."""
@@ -79,14 +121,11 @@ class Constants:
             shares = [_share(drop) for drop in what.drops] or [1.0] * len(op.reads)
             weight_L = torch.tensor(shares, dtype=torch.float64, device=self._device)
             return Weighing((weight_L / (len(shares) if what.ref.name == "mean" else 1))[:, None, None], None)
-        return None if what.drops or not op.steps[0].at else weighing(self._module(op))
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self._network.parameters()).device
-
-    def _module(self, op: Op) -> nn.Module:
-        return self._network.get_submodule(op.steps[0].at)
+        return (
+            None
+            if what.drops or not op.steps[0].at
+            else weighing(self._network.get_submodule(op.steps[0].at))
+        )
 
     def _as_defined(self, op: Op) -> Run:
         """Return what the definition does, step by step."""
@@ -107,8 +146,13 @@ class Constants:
             factor = what.factor
             return lambda x: x * factor
         if not isinstance(what, Aggregate):
-            return self._module(op)
-        return _aggregate_run(what, op.sources, self._module(op) if op.steps[0].at else Sum())
+            return self._network.get_submodule(op.steps[0].at)
+        return _aggregate_run(what, op.sources, self._at(op.steps[0]) or Sum())
+
+
+def _act(op: Op) -> str:
+    """Return the activation that ends steps of more than one."""
+    return "relu" if len(op.steps) > 1 and op.kinds[-1] == "act" else "none"
 
 
 def _share(drop: EdgeDrop | None) -> float:

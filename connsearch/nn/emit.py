@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from connsearch.ir.passes.glue import is_weighted, norms_concat
+from connsearch.ir.passes.glue import is_fused, is_weighted, norms_concat
 from connsearch.ir.program import Aggregate, Op, Program, Scale
 from connsearch.nn import fused
 from connsearch.nn.drops import Draws
@@ -78,7 +78,8 @@ class _Emitter:
 
     def run(self) -> fx.Graph:
         for value, op in enumerate(self.program.ops, start=1):
-            if is_weighted(op) and op.aggregate is not None and op.aggregate.ref.name in OWN_WEIGHTS:
+            what = op.aggregate
+            if what is not None and what.ref.name in OWN_WEIGHTS and is_fused(self.program, op):
                 self.weights[value] = self._call(weights_of, self._module(op.steps[0].at))
         if any(op.aggregate is not None and op.aggregate.drops for op in self.program.ops):
             self.draws = self._call(begin, self.graph.get_attr("training"), self.program.n_columns)
@@ -100,14 +101,14 @@ class _Emitter:
         return self.graph.get_attr(path)
 
     def _op(self, value: int, op: Op) -> fx.Node:
+        if not is_fused(self.program, op):
+            return self._plain(op)
         if is_weighted(op):
             return self._weighted(value, op)
         if norms_concat(op):
             sources = [self._source(read) for read in op.reads]
             return self._call(fused.concat_layer, sources, **self._tail(op))
-        if "norm" in op.kinds and len([kind for kind in op.kinds if kind != "share"]) > 1:
-            return self._call(fused.layer, self.values[op.reads[0]], **self._tail(op))
-        return self._plain(op)
+        return self._call(fused.layer, self.values[op.reads[0]], **self._tail(op))
 
     def _source(self, read: int) -> fx.Node:
         return self.shared.get(read, self.values[read])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from connsearch import kernels
+from connsearch.kernels.convolve.reference import Before
 from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Weighted
 
 Run = Callable[..., Tensor]
@@ -36,6 +37,12 @@ class Weighing(NamedTuple):
         bias = after.shift if self.bias is None else after.scale * self.bias + after.shift
         return Weighing(self.weight * after.scale, bias)
 
+    def before(self, act: str) -> Before:
+        """Return the sum as a 1x1 convolution's kernel computes it, the bias not None."""
+        assert self.bias is not None
+        weight_LK = self.weight[:, 0].expand(-1, len(self.bias))
+        return Before(weight_LK.float().contiguous(), self.bias.float(), act)
+
     @property
     def dead(self) -> frozenset[int]:
         """The sources whose weights are all 0; one is spared if all are."""
@@ -49,14 +56,18 @@ class Weighing(NamedTuple):
         return Weighing(self.weight[kept], self.bias)
 
 
-def is_constant(norm: nn.Module) -> bool:
+def is_constant(norm: nn.Module | None) -> bool:
     """Return whether a module is a batch norm that is a x + b now."""
-    return type(norm) is nn.BatchNorm2d and not norm.training and norm.running_mean is not None
+    if type(norm) is not nn.BatchNorm2d:
+        return False
+    return not norm.training and norm.running_mean is not None
 
 
-def affine(norm: nn.Module) -> Affine:
+def affine(norm: nn.Module | None) -> Affine:
     """Return a and b of a batch norm in evaluation."""
-    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight.detach().double()

@@ -8,10 +8,12 @@ operation releases is what the next one writes.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, device as Device, fx, nn  # noqa: N812  # a class
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from connsearch.ir.liveness import Reads, live_reads, peak_elements
@@ -31,35 +33,43 @@ class Inference:
         program: Its program, of the pipeline "inference".
 
     Attributes:
-        code: What it runs, as Python; `self` holds what each operation runs, named by its value.
         images_at_once: How many images it runs at a time; None for all.
     """
 
     def __init__(self, network: nn.Module, program: Program) -> None:
         self._watch = Watch(network)
-        first = next(network.parameters())
-        self._dtype, self._device = first.dtype, first.device
+        self._kind = _kind(self._watch.tensors)
+        self._emitted: Emitted | None = None
+        self.images_at_once: int | None = None
+        if self._kind is not None:
+            self._make(network, program, *self._kind)
+
+    def _make(self, network: nn.Module, program: Program, dtype: torch.dtype, device: Device) -> None:
         with torch.no_grad():
-            constants = Constants(network, program)
+            constants = Constants(network, program, dtype, device)
             reads = live_reads(program, constants.dead)
             self._runs = SimpleNamespace(**{_name(program, v): constants.run(v) for v in reads})
         self._emitted = _emit(program, reads)
-        self.images_at_once: int | None = None
-        if self._device.type == "cpu":
-            held = peak_elements(program, reads) * self._dtype.itemsize
+        if device.type == "cpu":
+            held = peak_elements(program, reads) * dtype.itemsize
             self.images_at_once = max(1, CACHE_BYTES // held)
 
     @property
-    def code(self) -> str:
-        return self._emitted.code
+    def code(self) -> str | None:
+        """What it runs, as Python; `self` holds what each operation runs, named by its value.
+
+        None if the network's tensors are of several types or devices, or made in `torch.inference_mode`,
+        where torch does not count edits: it takes no images then.
+        """
+        return self._emitted and self._emitted.code
 
     def is_current(self) -> bool:
         """Return whether the network is what the constants were made of."""
         return self._watch.unchanged()
 
     def takes(self, images: Tensor) -> bool:
-        """Return whether images are of the type and on the device that the network's parameters are."""
-        return images.dtype == self._dtype and images.device == self._device
+        """Return whether images are of the type and on the device that the constants are."""
+        return self._kind == (images.dtype, images.device)
 
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the logits of each head, contiguous."""
@@ -70,7 +80,8 @@ class Inference:
         return tuple(torch.cat(logits).contiguous() for logits in zip(*parts, strict=True))
 
     def _part(self, images: Tensor) -> tuple[Tensor, ...]:
-        if self._dtype != torch.float64:
+        assert self._emitted is not None
+        if images.dtype != torch.float64:
             images = images.contiguous(memory_format=torch.channels_last)
         return self._emitted.forward(self._runs, images)  # type: ignore[arg-type]  # it has what is called
 
@@ -81,22 +92,28 @@ def applies(network: nn.Module, images: Tensor) -> bool:
     Under autocast, `torch.compile`, `torch.func`, or a mode that watches operations, the definition runs.
     """
     return not (
-        network.training
+        torch.compiler.is_compiling()
+        or network.training
         or torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
         or type(images) is not Tensor
         or not len(images)
         or torch.is_autocast_enabled(images.device.type)
-        or torch.jit.is_tracing()
         or is_in_torch_dispatch_mode()
+        or torch._C._get_tracing_state() is not None
         or torch._C._functorch.peek_interpreter_stack() is not None
     )
+
+
+def _kind(tensors: Sequence[Tensor]) -> tuple[torch.dtype, Device] | None:
+    """Return the type and device of all tensors, None if they differ or edits of them are not counted."""
+    kinds = {(tensor.dtype, tensor.device) for tensor in tensors}
+    return kinds.pop() if len(kinds) == 1 and not any(t.is_inference() for t in tensors) else None
 
 
 def _name(program: Program, value: int) -> str:
     op = program.op(value)
     word = op.aggregate.ref.name if op.aggregate else op.kinds[0]
-    return f"{word}{value}".replace("-", "_")
+    return re.sub(r"\W", "_", f"{word}{value}")
 
 
 def _emit(program: Program, reads: Reads) -> Emitted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import attrgetter, getitem
+from operator import attrgetter, eq, getitem, is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,32 +18,29 @@ class Watch:
     """What a module consists of at one moment: its modules, parameters, buffers, and their values.
 
     A change is noticed where a tensor or a module was replaced, a tensor's memory was, a tensor was edited in
-    place, or a module set to training. An edit that torch does not count, through `tensor.data` or numpy, is
-    not noticed.
+    place, or a module set to training. An edit that torch does not count, through `tensor.data` or numpy, or
+    of a tensor made in `torch.inference_mode`, is not noticed.
     """
 
     def __init__(self, module: nn.Module) -> None:
         slots = [slot for part in module.modules() for slot in _slots(part)]
         self._holders: list[Mapping[str, Any]] = [holder for holder, _ in slots]
         self._keys = [key for _, key in slots]
-        self._found = list(map(getitem, self._holders, self._keys))  # kept: nothing else gets their ids
-        self._ids = list(map(id, self._found))
+        self._found = list(map(getitem, self._holders, self._keys))
         self.tensors = [found for found in self._found if isinstance(found, Tensor)]
         self._memory = list(map(Tensor.data_ptr, self.tensors))
-        self._versions = list(map(_version, self.tensors))
+        self._counted = [tensor for tensor in self.tensors if not tensor.is_inference()]
+        self._versions = list(map(_version, self._counted))
 
     def unchanged(self) -> bool:
         """Return whether everything is as it was."""
         try:
-            found = map(getitem, self._holders, self._keys)
-            same = list(map(id, found)) == self._ids
+            if not all(map(is_, map(getitem, self._holders, self._keys), self._found)):
+                return False
         except KeyError:
             return False
-        return (
-            same
-            and list(map(_version, self.tensors)) == self._versions
-            and list(map(Tensor.data_ptr, self.tensors)) == self._memory
-        )
+        memory = map(eq, map(Tensor.data_ptr, self.tensors), self._memory)
+        return all(map(eq, map(_version, self._counted), self._versions)) and all(memory)
 
 
 def _slots(module: nn.Module) -> list[tuple[Mapping[str, Any], str]]:

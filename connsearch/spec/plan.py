@@ -7,6 +7,8 @@ cost is asked (see `connsearch.cost.model`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 from connsearch.graph import ConnectivityGraph, Node
@@ -19,12 +21,20 @@ from connsearch.spec.ops import Chain, Shape
 T = TypeVar("T")
 
 
-class Line(NamedTuple):
+@dataclass(frozen=True)
+class Line:
     """A straight line of operations at the shape that it reads; nodes alike share the very object."""
 
     chain: Chain
     in_shape: Shape
     out_shape: Shape
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.chain, self.in_shape))
+
+    def __hash__(self) -> int:  # worked out once: what a line costs is looked up by it
+        return self._hash
 
 
 class NodePlan(NamedTuple):
@@ -38,7 +48,7 @@ class NodePlan(NamedTuple):
         slots: For a routed aggregation, per source: which of the gates of the node in `gated_by` weights
             it, or None where that node has no other routed reader. Empty otherwise.
         line: Its operations, which read the aggregated input.
-        gates: Operations from the node's output to its gates; empty if none.
+        gate_line: Operations from the node's output to its gates, or None.
         drops: Per source, what training does to the edge at random, or None; empty if nothing is done.
         gated_by: For a routed aggregation, per source: the node whose output makes its gate, the source
             itself or what it reads. Empty otherwise.
@@ -50,7 +60,7 @@ class NodePlan(NamedTuple):
     aggregation: Ref | None
     slots: tuple[int | None, ...]
     line: Line
-    gates: Chain
+    gate_line: Line | None = None
     drops: tuple[EdgeDrop | None, ...] = ()
     gated_by: tuple[int, ...] = ()
 
@@ -69,6 +79,11 @@ class NodePlan(NamedTuple):
         """What the node gives out."""
         return self.line.out_shape
 
+    @property
+    def gates(self) -> Chain:
+        """The operations from the node's output to its gates; empty if none."""
+        return () if self.gate_line is None else self.gate_line.chain
+
 
 class NetworkPlan(NamedTuple):
     """All nodes of a network in topological order, and the graph they form."""
@@ -77,20 +92,30 @@ class NetworkPlan(NamedTuple):
     image: Shape
     nodes: tuple[NodePlan, ...]
 
-    def per_line(self, count: Callable[[Chain, Shape], T]) -> list[T]:
-        """Return what a function makes of each node's operations and input; asked once for equal ones."""
-        known: dict[int, T] = {}
-        found = []
-        for node in self.nodes:
-            key = id(node.line)
-            if key not in known:
-                known[key] = count(node.line.chain, node.line.in_shape)
-            found.append(known[key])
-        return found
+    @property
+    def n_layers(self) -> int:
+        """Number of units."""
+        return [node.kind for node in self.graph.nodes].count("unit")
+
+    @property
+    def n_edges(self) -> int:
+        """Number of connections."""
+        return self.graph.n_edges
+
+    def per_line(self, count: Callable[[Line], T]) -> list[T]:
+        """Return what a function makes of each node's operations; asked once for the same object."""
+        lines = [node.line for node in self.nodes]
+        keys = [*map(id, lines)]
+        counted = {key: count(line) for key, line in dict(zip(keys, lines, strict=True)).items()}
+        return [counted[key] for key in keys]
+
+    def n_gates(self) -> list[int]:
+        """Return how many gates each node computes."""
+        return [0 if node.gate_line is None else node.gate_line.out_shape.size for node in self.nodes]
 
     def released_gates(self) -> tuple[tuple[int, ...], ...]:
         """Return, for each node, the nodes whose gates it is the last to use."""
-        if not any(node.gates for node in self.nodes):
+        if all(node.gate_line is None for node in self.nodes):
             return ((),) * len(self.nodes)
         used: list[Sequence[int]] = [()] * len(self.nodes)
         for index, node in enumerate(self.nodes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -200,6 +201,39 @@ def test_autocast(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
     torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1 * float(expected.detach().std()))
     found.float().square().sum().backward()
     assert all(p.grad is not None and p.grad.dtype == p.dtype for p in compiled.parameters())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_torch_compile_sees_one_graph(
+    pair: tuple[Network, nn.Module, torch.Tensor], *, training: bool
+) -> None:
+    _, compiled, images = pair
+    compiled.train(training)
+    expected = copy.deepcopy(compiled)(images)
+    torch._dynamo.reset()  # it keeps a few graphs for each function, not for each network
+    again = torch.compile(compiled, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(again(images), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_torch_export(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    _, compiled, images = pair
+    compiled.eval()
+    with torch.no_grad():
+        exported = torch.export.export(compiled, (images,))
+        torch.testing.assert_close(exported.module()(images), compiled(images), rtol=1e-9, atol=1e-9)
+
+
+def test_distributed_data_parallel(pair: tuple[Network, nn.Module, torch.Tensor], tmp_path: Path) -> None:
+    network, compiled, images = pair
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(compiled)
+        parallel(images).square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    expected = gradients(network, network(images).square().sum())
+    assert_close([p.grad for p in compiled.parameters() if p.grad is not None], expected)
 
 
 def test_channels_last(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:

@@ -37,6 +37,13 @@ def is_weighted(op: Op) -> bool:
     return name in ("depthwise", "weighted", "routed", "mean") or (name == "sum" and len(op.sources) > 2)
 
 
+def is_fused(program: Program, op: Op) -> bool:
+    """Return whether an operation runs as one: it has several steps, or weighs sources that are shared."""
+    if len(op.steps) > 1 + (op.shared is not None):
+        return True
+    return is_weighted(op) and any(read and program.op(read).shared for read in op.sources)
+
+
 def is_normalized(op: Op) -> bool:
     """Return whether an operation starts with a weighted sum of sources normalised one by one."""
     what = op.aggregate

@@ -28,7 +28,8 @@ inline std::vector<Block> pieces_of(const Job& job) {
 // ---- Maps of a job of K channels: y, then n sources of widths[i] channels
 
 template <class T, bool Last>
-void concat_norm_act(const Job& job, const int64_t* widths, const Acc<T>* scale, const Acc<T>* shift, bool relu) {
+void concat_norm_act(const Job& job, const int64_t* widths, const Acc<T>* scale, const Acc<T>* shift,
+                     bool relu) {
     const Map<T>* maps = maps_of<T>(job);
     const auto blocks = pieces_of(job);
     parallel(threads_for(job, 2), blocks.size(), [&](int64_t k) {
@@ -38,7 +39,7 @@ void concat_norm_act(const Job& job, const int64_t* widths, const Acc<T>* scale,
             const Map<T> y = part_of(job, maps[0], c);
             block.c1 = widths[i];
             each_tile<Last, Acc<T>>(one, block, [&](const Tile& tile) {
-                normalise<T, Last>(one, tile, maps[1 + i], y, nullptr, scale + c, shift + c, relu);
+                normalise<T, Last, false>(one, tile, maps[1 + i], y, nullptr, scale + c, shift + c, relu);
             });
         }
     });
@@ -52,28 +53,26 @@ void add_share(const Job& job, const Map<T>& grad_y, const Map<T>& source, const
                const Acc<T>* mean, const Acc<T>* rstd, const Acc<T>* weight, const Acc<T>* bias, bool relu,
                Acc<T>* grad_weight, Acc<T>* grad_bias) {
     using A = Acc<T>;
+    std::vector<A> scales(job.C);
+    for (int64_t c = 0; c < job.C; ++c) scales[c] = rstd[c] * weight[c];
     summed<A, Last>(
         job, threads_for(job, 4), 2,
         [&](const Block& block, Sums<A, Last>& sums) {
             each_tile<Last, A>(job, block, [&](const Tile& tile) {
                 sums.before(tile);
-                A *ones = sums.of(0, tile), *dots = sums.of(1, tile);
-                const T *g = at<Last>(job, grad_y, tile), *x = at<Last>(job, source, tile);
-                T* into = at<Last>(job, sink, tile);
-                const int64_t g_step = step<Last>(job, grad_y), x_step = step<Last>(job, source);
-                const int64_t into_step = step<Last>(job, sink);
-                over<A>(tile, [&](int64_t s, int64_t i, auto lanes) {
-                    const auto of = [&](const A* vector_C) { return param<Last>(vector_C + tile.c, s, i, lanes); };
-                    const Vec<A> r = of(rstd), w = of(weight);
-                    const Vec<A> n = (load(x + s * x_step + i, lanes) - of(mean)) * r;
-                    Vec<A> grad = load(g + s * g_step + i, lanes);
-                    if (relu) grad = n * w + of(bias) > 0 ? grad : Vec<A>{};
-                    T* p = into + s * into_step + i;
-                    store(p, load(p, lanes) + grad * w * r, lanes);
-                    const int64_t k = Last ? i : s * LANES<A>;
-                    store(ones + k, load(ones + k) + grad);
-                    store(dots + k, load(dots + k) + grad * n);
-                });
+                for (int64_t s = 0; s < tile.n_segments; ++s) {
+                    Sum<Last, A> one(sums.of(0, tile), s), dot(sums.of(1, tile), s);
+                    const Param<Last, A> scale(scales.data() + tile.c, s);
+                    T* into = at<Last>(job, sink, tile) + s * step<Last>(job, sink);
+                    const auto add = [&](int64_t i, auto lanes, Vec<A> n, Vec<A> grad) {
+                        store(into + i, load(into + i, lanes) + grad * scale(i, lanes), lanes);
+                        one.add(i, grad);
+                        dot.add(i, grad * n);
+                    };
+                    each_gradient<T, Last>(job, tile, s, grad_y, source, mean, rstd, weight, bias, relu, add);
+                    one.end();
+                    dot.end();
+                }
             });
         },
         [&](int64_t c0, int64_t c1, const double* totals) {
@@ -88,21 +87,21 @@ void add_share(const Job& job, const Map<T>& grad_y, const Map<T>& source, const
 // ---- Maps of a job: sink, source
 
 template <class T, bool Last>
-void add_affine(const Job& job, const Acc<T>* slope, const Acc<T>* shift) {
+void add_affine(const Job& job, const Acc<T>* slope_C, const Acc<T>* shift_C) {
     using A = Acc<T>;
     const Map<T>&sink = maps_of<T>(job)[0], &source = maps_of<T>(job)[1];
     const auto blocks = pieces_of(job);
     parallel(threads_for(job, 3), blocks.size(), [&](int64_t k) {
         each_tile<Last, A>(job, blocks[k], [&](const Tile& tile) {
-            const T* from = at<Last>(job, source, tile);
-            T* into = at<Last>(job, sink, tile);
-            const int64_t from_step = step<Last>(job, source), into_step = step<Last>(job, sink);
-            over<A>(tile, [&](int64_t s, int64_t i, auto lanes) {
-                const Vec<A> share = load(from + s * from_step + i, lanes) * param<Last>(slope + tile.c, s, i, lanes) +
-                                     param<Last>(shift + tile.c, s, i, lanes);
-                T* p = into + s * into_step + i;
-                store(p, load(p, lanes) + share, lanes);
-            });
+            for (int64_t s = 0; s < tile.n_segments; ++s) {
+                const Param<Last, A> slope(slope_C + tile.c, s), shift(shift_C + tile.c, s);
+                const T* from = at<Last>(job, source, tile) + s * step<Last>(job, source);
+                T* into = at<Last>(job, sink, tile) + s * step<Last>(job, sink);
+                vectors<A>(tile.n, [&](int64_t i, auto lanes) {
+                    const Vec<A> share = load(from + i, lanes) * slope(i, lanes) + shift(i, lanes);
+                    store(into + i, load(into + i, lanes) + share, lanes);
+                });
+            }
         });
     });
 }

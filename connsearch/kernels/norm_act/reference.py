@@ -44,7 +44,9 @@ def norm_act_train(
     """
     mean_C, var_C = batch_stats(x)
     scale_C = accumulated(weight_C) * (var_C + eps).rsqrt()
-    return norm_act(x, scale_C, accumulated(bias_C) - mean_C * scale_C, act), mean_C, var_C
+    centred = accumulated(x) - mean_C[:, None, None]  # first: a mean may be much larger than the spread
+    y = centred * scale_C[:, None, None] + accumulated(bias_C)[:, None, None]
+    return activate(y, act).to(x.dtype), mean_C, var_C
 
 
 def norm_act_backward(

@@ -1,0 +1,219 @@
+"""Kernels in Triton against their references in float64: in the interpreter, or on a GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from cases import (
+    DENSE,
+    DTYPES,
+    LAYOUTS,
+    ODD,
+    SEVERAL,
+    SHAPES,
+    VARIANTS,
+    Call,
+    apply,
+    calls,
+    check,
+    laid_out,
+    name_of,
+    own_places,
+    poisoned,
+    random,
+)
+from interpreting import run
+from torch import Tensor
+
+from connsearch import kernels
+from connsearch.errors import KernelError
+from connsearch.kernels import use_backend
+from connsearch.kernels.norm_act_conv import norm_act_conv, norm_act_conv_backward, reference
+from connsearch.kernels.tritonic import channel_block, native, pitch_of, why_not
+
+pytest.importorskip("triton")
+
+TINY = (2, 5, 3, 7)
+THREE = ("weighted_sum_norm_act", "pull", "concat_norm_act_backward")  # whose maps lie in most ways
+ONE = {name: list(variants)[-1] for name, variants in VARIANTS.items()}  # a variant of each function
+
+
+def one_of_each(**looks: object) -> list[Call]:
+    return [Call(name, variant, **looks) for name, variant in ONE.items()]
+
+
+def in_triton(call: Call, device: str) -> None:
+    with use_backend("triton"):
+        check(call, device=device)
+
+
+@pytest.mark.parametrize("layout", DENSE)
+@pytest.mark.parametrize("call", calls(shape=TINY), ids=str)
+def test_every_variant(call: Call, layout: str) -> None:
+    run(in_triton, Call(call.function, call.variant, shape=TINY, layout=layout))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        call
+        for dtype, layout in zip(DTYPES[1:], ["channels_last", "nchw", "channels_last"], strict=True)
+        for call in one_of_each(shape=TINY, dtype=dtype, layout=layout)
+    ],
+    ids=str,
+)
+def test_every_dtype(call: Call) -> None:
+    run(in_triton, call)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        call
+        for shape in [*SHAPES, ODD]
+        for i, call in enumerate(one_of_each(shape=shape, n=2))
+        if (i + shape[0]) % 4 == 0 or shape == (1, 1, 1, 1)
+    ],
+    ids=str,
+)
+def test_sizes(call: Call) -> None:
+    for layout in DENSE:
+        run(in_triton, Call(call.function, call.variant, shape=call.shape, n=2, layout=layout))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(call, marks=() if call.function in THREE else pytest.mark.slow)
+        for layout in LAYOUTS[2:]
+        for call in one_of_each(shape=(4, 5, 2, 3), layout=layout)
+    ],
+    ids=str,
+)
+def test_maps_that_lie_elsewhere(call: Call) -> None:
+    run(in_triton, call)
+
+
+@pytest.mark.parametrize("n", [1, 4, 8, 9, 18])
+@pytest.mark.parametrize("function", SEVERAL)
+def test_numbers_of_sources(function: str, n: int) -> None:
+    run(in_triton, Call(function, ONE[function], shape=(1, 3, 2, 3), n=n))
+
+
+@pytest.mark.parametrize("layout", DENSE)
+@pytest.mark.parametrize("function", ["batch_stats", "norm_act_train", "weighted_sum_norm_act"])
+def test_a_mean_far_larger_than_the_spread(function: str, layout: str) -> None:
+    run(in_triton, Call(function, ONE[function], shape=(4, 3, 16, 16), n=1, mean=1e4, layout=layout))
+
+
+@pytest.mark.parametrize("params", [torch.bfloat16, torch.float64])
+def test_parameters_of_another_dtype(params: torch.dtype) -> None:
+    run(in_triton, Call("norm_act", "relu", shape=TINY, dtype=torch.bfloat16, params=params))
+
+
+def products(widths: list[int], outputs: int, dtype: torch.dtype, layout: str, act: str, device: str) -> None:
+    """Compare norm_act_conv and its gradient with the reference on doubles."""
+    seeds = iter(range(1000))
+    torch.backends.cudnn.allow_tf32 = False
+
+    def a_map(channels: int) -> Tensor:
+        return laid_out(random((2, channels, 5, 7), next(seeds)).to(dtype), layout).to(device)
+
+    K = sum(widths)
+    sources, sinks, grad = [a_map(w) for w in widths], [own_places(a_map(w)) for w in widths], a_map(outputs)
+    mean, weight, bias = (random((K,), next(seeds)).float().to(device) for _ in range(3))
+    rstd = random((K,), next(seeds)).float().abs().to(device)
+    filters = (random((outputs, K), next(seeds)) / K**0.5).to(dtype).to(device)
+    exact = apply([sources, sinks, grad, mean, rstd, weight, bias, filters], lambda t: t.double().clone())
+    sources64, sinks64, grad64, *params64, filters64 = exact
+    with poisoned(), use_backend("triton"):
+        y = norm_act_conv(sources, weight, bias, act, filters)
+        found = norm_act_conv_backward(grad, sources, mean, rstd, weight, bias, act, filters, sinks)
+    true_y = reference.norm_act_conv(sources64, params64[2], params64[3], act, filters64)
+    true = reference.norm_act_conv_backward(grad64, sources64, *params64, act, filters64, sinks64)
+    # a is rounded to the maps' dtype before it is multiplied
+    exact_enough = {torch.float64: 1e-12, torch.float32: 1e-5}.get(dtype, 1e-2)
+    for fast, slow in zip([y, *found, *sinks], [true_y, *true, *sinks64], strict=True):
+        close = exact_enough * float(slow.abs().max())
+        torch.testing.assert_close(fast.double(), slow, rtol=exact_enough, atol=close)
+
+
+@pytest.mark.parametrize("layout", DENSE)
+@pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
+def test_products_of_every_dtype(dtype: torch.dtype, layout: str) -> None:
+    run(products, [12, 5], 20, dtype, layout, "relu")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[2:-1])
+def test_products_of_maps_that_lie_elsewhere(layout: str) -> None:
+    run(products, [4, 3], 5, torch.float32, layout, "none")
+
+
+@pytest.mark.parametrize(
+    "widths", [[1], [40], pytest.param([2] * 33, marks=pytest.mark.slow)], ids=["1", "40", "33x2"]
+)
+def test_products_over_any_number_of_sources(widths: list[int]) -> None:
+    run(products, widths, 3, torch.float32, "channels_last", "relu")
+
+
+def refuses(function: str, args: list[object], message: str, device: str) -> None:
+    with use_backend("triton"), pytest.raises(KernelError, match=message):
+        getattr(kernels, function)(*args)
+
+
+x, v = torch.zeros(2, 3, 4, 5), torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "message"),
+    [
+        ("weighted_sum", ([x, x[:, :2]], torch.zeros(2, 1, 3)), r"map 1 is torch.float32 \(2, 2, 4, 5\)"),
+        ("weighted_sum", ([x, x.double()], torch.zeros(2, 1, 3)), "map 1 is torch.float64"),
+        ("weighted_sum", ([x], torch.zeros(2, 1, 3)), r"weight is \(2, 1, 3\): 1 maps need 1"),
+        ("norm_act", (x, v, torch.zeros(4), "relu"), r"shift is \(4,\) on cpu, maps need \(3,\)"),
+        ("norm_act", (x, v, v, "gelu"), "unknown activation 'gelu': use none, relu"),
+        ("norm_act", (x.int(), v, v, "relu"), "a map is torch.int32"),
+        ("norm_act", (x[:, :, :0], v, v, "relu"), r"a map is torch.float32 \(2, 3, 0, 5\)"),
+        (
+            "concat_norm_act",
+            ([x, x[:1]], torch.zeros(6), torch.zeros(6), "none"),
+            r"map 1 is .*\(1, 3, 4, 5\)",
+        ),
+        ("add_affine", (x, x[:1], v, v), r"sinks .* do not match sources"),
+    ],
+)
+def test_wrong_inputs_are_named(function: str, args: tuple[object, ...], message: str) -> None:
+    run(refuses, function, list(args), message)
+
+
+def test_a_pitch_says_where_a_map_lies() -> None:
+    wide = torch.empty(2, 8, 3, 5)
+    last = wide.contiguous(memory_format=torch.channels_last)
+    assert pitch_of(wide, last=False) == 8 * 15
+    assert pitch_of(wide[:, 2:4], last=False) == 8 * 15
+    assert pitch_of(last[:, 2:4], last=True) == 8
+    assert pitch_of(wide, last=True) is None
+    assert pitch_of(wide.transpose(2, 3), last=False) is None
+    assert pitch_of(wide[:1].expand(2, 8, 3, 5), last=False) is None
+    assert pitch_of(torch.empty(2, 8, 1, 1), last=True) == 8
+    assert native(last, last=True) is last
+    assert native(last[:, 2:4], last=True, dense=True).shape == (2, 2, 3, 5)
+
+
+@pytest.mark.parametrize(("widths", "block"), [([1], 1), ([7], 8), ([12], 16), ([64], 64), ([130], 16)])
+def test_blocks_of_channels_are_wide_and_seldom_empty(widths: list[int], block: int) -> None:
+    assert channel_block(widths) == block
+
+
+def test_kernels_import_without_triton() -> None:
+    code = "import sys, connsearch.kernels; from connsearch.kernels.tritonic import why_not; why_not()"
+    code += "; assert 'triton' not in sys.modules"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_there_is_a_reason_without_a_gpu() -> None:
+    assert why_not() == "there is no GPU"
