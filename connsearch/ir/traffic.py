@@ -212,7 +212,7 @@ def _own_port(op: Op, size: int, source: int) -> Traffic:
     if not (is_weighted(op) or norms_concat(op)):
         return Traffic()
     stats = Traffic(int(is_normalized(op) or norms_concat(op)))
-    return (stats + _gathered(Counter({_way(op): 1}), n_plain=0) if source else stats) * size
+    return (stats + _gathered(Counter({_way(op, source): 1}), n_plain=0) if source else stats) * size
 
 
 # ---- gradients -----------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def _gradient(program: Program, value: int) -> Traffic:
         op = program.op(reader)
         fused = is_fused(program, op) and (is_weighted(op) or norms_concat(op))
         n = op.sources.count(value)
-        ways[_way(op) if fused else "plain"] += n
+        ways[_way(op, value) if fused and n else "plain"] += n
         ways["plain"] += op.reads.count(value) - n  # it holds gates, too
     shared, size = program.op(value).shared, program.shape(value).size
     if shared is None:
@@ -234,10 +234,12 @@ def _gradient(program: Program, value: int) -> Traffic:
     return (Traffic(int(shared.stats)) + _gathered(ways, n_plain)) * size
 
 
-def _way(op: Op) -> str:
-    """Return how the gradients of an operation's sources are gathered."""
+def _way(op: Op, source: int) -> str:
+    """Return how the gradient that an operation makes for a source is gathered."""
     what = op.aggregate
     assert what is not None
+    if what.slots and what.slots[op.sources.index(source)] is None:
+        return "sum"  # it is added as it is
     if what.ref.name in ("sum", "mean", "routed", "concat"):
         return what.ref.name
     return "normalized" if is_normalized(op) else what.ref.name

@@ -66,10 +66,10 @@ class CompiledNetwork(nn.Module):
         return {True: emit(self.program), False: emit(lower(self.spec))}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_emitted": None, "_inference": None}
+        return {**self.__dict__, "_emitted": None, "_inference": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._emitted = self._emit()
 
     @property

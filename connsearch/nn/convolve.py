@@ -19,7 +19,7 @@ PACKED_OP = "_convolution_pointwise"  # of torch.ops.mkldnn: a convolution of on
 PACK = "mkldnn_reorder_conv2d_weight"  # of torch._C._nn
 
 
-def is_plain(module: nn.Module) -> bool:
+def is_plain(module: nn.Module | None) -> bool:
     """Return whether a module is a convolution that nothing is added to."""
     return (
         type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)

@@ -68,6 +68,12 @@ def test_a_dense_block_adds_one_map_for_each_layer(n: int) -> None:
         pytest.param(3, [("sum", (1, 2)), ("mean", (1, 2))], 1, id="sum and mean of the same"),
         pytest.param(3, [("mean", (1, 2)), ("mean", (1, 2, 3))], 2, id="means, nested"),
         pytest.param(3, [("mean", (1, 2)), ("sum", (1, 4))], 2, id="a sum of a mean"),
+        pytest.param(
+            3,
+            [("sum", (2, 3)), ("mean", (1, 2, 3)), ("mean", (1, 4)), ("sum", (1, 4))],
+            2,
+            id="means of one sum",
+        ),
         pytest.param(4, [("mean", (1, 2, 3)), ("mean", (1, 2, 4))], 4, id="means are one pass as they are"),
     ],
 )

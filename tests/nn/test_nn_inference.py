@@ -27,8 +27,10 @@ from strategies import FAMILIES, families, specs
 PAIRS = list(itertools.product(sorted(TOPOLOGIES), sorted(AGGREGATIONS)))
 
 
-def network(aggregation: str = "depthwise", unit: str = "bottleneck", topology: str = "dense") -> Network:
-    block = {"topology": topology, "aggregation": aggregation, "unit": unit, "n_layers": 4, "width": 6}
+def network(
+    aggregation: str = "depthwise", unit: str = "bottleneck", topology: str = "dense", width: int = 6
+) -> Network:
+    block = {"topology": topology, "aggregation": aggregation, "unit": unit, "n_layers": 4, "width": width}
     spec = NetworkSpec(input={"channels": 2, "height": 7, "width": 6}, n_classes=3, blocks=[block, block])
     return randomise(Network(spec)).eval()
 
@@ -83,6 +85,18 @@ def test_single_precision_bfloat16_and_channels_last() -> None:
             half = compiled.bfloat16()(x.bfloat16())
             exact = definition(x)
         torch.testing.assert_close(half.float(), exact, rtol=0, atol=0.1 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("unit", ["basic", "bottleneck", "dense_bottleneck", "conv"])
+@pytest.mark.parametrize("aggregation", sorted(AGGREGATIONS))
+def test_widths_that_compiled_kernels_take(aggregation: str, unit: str) -> None:
+    exact, definition = network(aggregation, unit, width=32), network(aggregation, unit, width=32).float()
+    compiled = build(definition).eval()
+    x = images(exact.spec)
+    with torch.no_grad():
+        expected, found = exact(x), compiled(x.float()).double()
+    spread = float((expected - expected.mean(dim=0)).abs().max())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * spread)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 7])

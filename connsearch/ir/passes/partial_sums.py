@@ -148,7 +148,7 @@ def _rewritten(program: Program, found: _Sums) -> list[tuple[int, Op]]:
     """Return the operations: a sum where it is first needed, for a mean what scales it."""
     ops: dict[int, Op] = {}
     same: dict[int, int] = {}  # what to read instead of a value
-    scaled: dict[int, int] = {}  # the mean made of a sum
+    means: dict[tuple[int, int], int] = {}  # by the sum that is scaled, and by how much
 
     def place(number: int, op: Op) -> None:
         if number in ops or number not in found.terms:
@@ -166,8 +166,8 @@ def _rewritten(program: Program, found: _Sums) -> list[tuple[int, Op]]:
         place(total, op)
         if not _is_mean(op):
             same[value] = total
-        elif scaled.setdefault(total, value) != value:
-            same[value] = scaled[total]
+        elif (mean := means.setdefault((total, len(op.reads)), value)) != value:
+            same[value] = mean
         else:
             ops[value] = Op((Step(Scale(1 / len(op.reads))),), (total,), op.shape)
     return list(ops.items())
