@@ -1,6 +1,6 @@
 """How fast is evaluation without gradients? Compiled networks against the definition in eager mode.
 
-    python benchmarks/inference_speed.py            # prints a table, appends a line to results/inference_speed.jsonl
+    python benchmarks/inference_speed.py    # prints a table, adds a line to results/inference_speed.jsonl
     python benchmarks/inference_speed.py --quick    # few repeats of batch 1, nothing written
 
 Networks have random parameters and statistics; what is compared equals the definition, or the benchmark
@@ -120,6 +120,7 @@ def machine() -> dict[str, Any]:
         "commit": commit.stdout.strip() + ("+changes" if dirty else ""),
         "cpu": f"{os.cpu_count()} x {model}",
         "load": round(os.getloadavg()[0], 2),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", ""),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }

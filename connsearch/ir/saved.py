@@ -78,7 +78,8 @@ def _fused(program: Program, op: Op) -> tuple[int, set[int]]:
     if what is None:
         return 0, {op.reads[0]}
     joined = program.shape(op.sources[0]).size if "norm" in op.kinds else 0
-    kept = set(op.sources) if what.slots or _keeps_sources(op) else set()
+    gated = any(slot is not None for slot in what.slots)
+    kept = set(op.sources) if gated or _keeps_sources(op) else set()
     return joined, kept
 
 

@@ -55,7 +55,7 @@ def _choose(device: str, dtype: torch.dtype) -> Choice:
     if device == "cpu":
         from connsearch.kernels.build import why_not
 
-        reason = why_not()
+        reason = why_not(str(dtype).removeprefix("torch."))
         return Choice("reference", reason) if reason else Choice("cpu", "compiled for this processor")
     if device == "cuda":
         from connsearch.kernels.tritonic import why_not as why_no_triton

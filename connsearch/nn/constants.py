@@ -49,7 +49,7 @@ class Constants:
     def run(self, value: int) -> Run:
         """Return what the operation of a value runs on what it reads, dead sources left out."""
         op = self._program.op(value)
-        if not all(is_constant(self._at(step)) for step in op.steps if step.what.op == "norm"):
+        if not self._is_constant(op):
             return self._as_defined(op)
         place = op.kinds.index("conv") if "conv" in op.kinds else 0
         if not place:
@@ -59,6 +59,9 @@ class Constants:
         between = Shape(conv.in_channels, *op.shape[1:])
         head, tail = Op(op.steps[:place], op.reads, between), Op(op.steps[place:], (value,), op.shape)
         return self._joined(value, head, tail) or self._chained(value, head, tail)
+
+    def _is_constant(self, op: Op) -> bool:
+        return all(is_constant(self._at(step)) for step in op.steps if step.what.op == "norm")
 
     def _joined(self, value: int, head: Op, tail: Op) -> Run | None:
         """Return a 1x1 convolution with what is before it as one function, None if there is none."""
@@ -115,7 +118,7 @@ class Constants:
     def _weighing(self, op: Op) -> Weighing | None:
         """Return the weights that an operation gives its sources, None if it has none or is no sum."""
         what = op.aggregate
-        if what is None:
+        if what is None or not self._is_constant(op):
             return None
         if what.ref.name in ADDING and (what.drops or len(op.reads) > 2 or len(op.steps) > 1):
             shares = [_share(drop) for drop in what.drops] or [1.0] * len(op.reads)

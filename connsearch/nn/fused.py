@@ -7,8 +7,10 @@ own is left to torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -118,13 +120,65 @@ def _count(x: Tensor) -> int:
     return x.numel() // x.shape[1]
 
 
+class Move(NamedTuple):
+    """Running statistics, and those of a batch that they are to move towards."""
+
+    module: Any
+    mean: Tensor
+    var: Tensor
+    n_values: int
+    momentum: float
+
+
+class _Moves(threading.local):
+    """What a forward pass has put off: a few operations for all norms cost less than a few for each."""
+
+    def __init__(self) -> None:
+        self.pending: list[Move] | None = None
+
+
+_moves = _Moves()
+
+
+@contextmanager
+def statistics_moved_at_the_end() -> Iterator[None]:
+    """Move the running statistics of all norms that run inside together, after they have."""
+    outer, _moves.pending = _moves.pending, []
+    try:
+        yield
+        _move_all(_moves.pending)
+    finally:
+        _moves.pending = outer
+
+
 def _move(module: Any, mean: Tensor, var: Tensor, count: int, momentum: float) -> None:
     """Move running statistics towards those of a batch, as torch does: the variance unbiased."""
     if count < 2:
         raise ValueError("Expected more than 1 value per channel when training")
-    module.num_batches_tracked.add_(1)
-    module.running_mean.lerp_(mean.to(module.running_mean.dtype), momentum)
-    module.running_var.lerp_(var.to(module.running_var.dtype) * (count / (count - 1)), momentum)
+    move = Move(module, mean, var, count, momentum)
+    if _moves.pending is None:
+        _move_all([move])
+    else:
+        _moves.pending.append(move)
+
+
+def _move_all(moves: Sequence[Move]) -> None:
+    groups: dict[tuple[float, torch.dtype, torch.device], list[Move]] = {}
+    for move in moves:
+        running = move.module.running_mean
+        groups.setdefault((move.momentum, running.dtype, running.device), []).append(move)
+    for (momentum, dtype, _), group in groups.items():
+        torch._foreach_add_([move.module.num_batches_tracked for move in group], 1)
+        unbiased = torch._foreach_mul(
+            [_as(move.var, dtype) for move in group], [move.n_values / (move.n_values - 1) for move in group]
+        )
+        running = [m.module.running_mean for m in group] + [m.module.running_var for m in group]
+        torch._foreach_lerp_(running, [*(_as(m.mean, dtype) for m in group), *unbiased], momentum)
+
+
+def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor of a type; asked so often that it looks first."""
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)
 
 
 class _Norm:
@@ -259,21 +313,21 @@ class _NormActConv(torch.autograd.Function):
         x, mean, rstd, norm_weight, norm_bias, weight = ctx.saved_tensors
         weight_grad = bias_grad = None
         if ctx.conv is not None:
-            scale = norm_weight.to(rstd.dtype) * rstd
-            y = kernels.norm_act(x, scale, norm_bias.to(rstd.dtype) - mean * scale, ctx.act)
+            scale = _as(norm_weight, rstd.dtype) * rstd
+            y = kernels.norm_act(x, scale, _as(norm_bias, rstd.dtype) - mean * scale, ctx.act)
             grad, weight_grad, bias_grad = _conv_backward(
                 grad, y, weight, ctx.conv, ctx.needs_input_grad[5:7]
             )
             del y
         grad_x, grad_w, grad_b = kernels.norm_act_backward(
-            grad.to(x.dtype), x, mean, rstd, norm_weight, norm_bias, ctx.act
+            _as(grad, x.dtype), x, mean, rstd, norm_weight, norm_bias, ctx.act
         )
         return (
             None,
             None,
             grad_x,
-            grad_w.to(norm_weight.dtype),
-            grad_b.to(norm_bias.dtype),
+            _as(grad_w, norm_weight.dtype),
+            _as(grad_b, norm_bias.dtype),
             weight_grad,
             bias_grad,
         )
@@ -314,23 +368,23 @@ class _ConcatNormActConv(torch.autograd.Function):
             del y
         sinks = [port.accumulate(value) for port, value in zip(ctx.ports, values, strict=True)]
         dots, sums = kernels.concat_norm_act_backward(
-            grad.to(values[0].dtype), values, mean, rstd, norm_weight, norm_bias, ctx.act, sinks
+            _as(grad, values[0].dtype), values, mean, rstd, norm_weight, norm_bias, ctx.act, sinks
         )
         sizes = [value.shape[1] for value in values]
-        scale = norm_weight.to(sums.dtype) * rstd
+        scale = _as(norm_weight, sums.dtype) * rstd
         through_mean = torch.split(scale * sums, sizes)
         through_deviation = torch.split(scale * rstd * dots, sizes)
         for port, s, d in zip(ctx.ports, through_mean, through_deviation, strict=True):
             port.through_stats(s, d)
-        grads = (dots.to(norm_weight.dtype), sums.to(norm_bias.dtype), weight_grad, bias_grad)
+        grads = (_as(dots, norm_weight.dtype), _as(sums, norm_bias.dtype), weight_grad, bias_grad)
         return None, None, None, None, None, *grads, *[None] * len(values)
 
 
 def _concat_norm_act(
     values: Sequence[Tensor], mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, act: str
 ) -> Tensor:
-    scale = weight.to(rstd.dtype) * rstd
-    return kernels.concat_norm_act(values, scale, bias.to(rstd.dtype) - mean * scale, act)
+    scale = _as(weight, rstd.dtype) * rstd
+    return kernels.concat_norm_act(values, scale, _as(bias, rstd.dtype) - mean * scale, act)
 
 
 def _convolved(x: Tensor, conv: nn.Conv2d, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -345,8 +399,8 @@ def _conv_backward(
     sizes = None if conv.bias is None else list(conv.bias.shape)
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad,
-        x.to(grad.dtype),
-        weight.to(grad.dtype),
+        _as(x, grad.dtype),
+        _as(weight, grad.dtype),
         sizes,
         conv.stride,
         conv.padding,
@@ -357,7 +411,7 @@ def _conv_backward(
         [True, *wanted],
     )
     if grad_weight is not None:
-        grad_weight = grad_weight.to(weight.dtype)
+        grad_weight = _as(grad_weight, weight.dtype)
     if grad_bias is not None:
-        grad_bias = grad_bias.to(weight.dtype)
+        grad_bias = _as(grad_bias, weight.dtype)
     return grad_x, grad_weight, grad_bias

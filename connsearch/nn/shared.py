@@ -178,24 +178,27 @@ class Port:
         self.sums = sums_C if self.sums is None else self.sums + sums_C
         self.dots = dots_C if self.dots is None else self.dots + dots_C
 
-    def gather(self, source: Tensor, extra: Tensor | None) -> Tensor | None:
-        """Return the gradient of the source, all in all; `extra` is that of readers that are not fused."""
+    def gather(self, source: Tensor | None, extra: Tensor | None) -> Tensor | None:
+        """Return the gradient of the source, all in all; `extra` is that of readers that are not fused.
+
+        The source is None where no reader needs it for the gradient of weights or statistics.
+        """
         self._at_work()
         total = self._pulled(source, extra)
-        if self.sink is not None:
+        if self.sink is not None and source is not None:
             total = self._sunk(source, self.sink, total)
         self._clear()
         return total
 
-    def _pulled(self, source: Tensor, total: Tensor | None) -> Tensor | None:
+    def _pulled(self, source: Tensor | None, total: Tensor | None) -> Tensor | None:
         groups: dict[tuple[bool, bool, torch.Size], list[_Left]] = {}
         for left in self.left:
             key = (left.weights.normalized, left.weights.collected, left.weight.shape)
             groups.setdefault(key, []).append(left)
         for (normalized, collected, _), group in groups.items():
-            if normalized:
+            if normalized and source is not None:
                 total = self._pull_normalized(source, group, total)
-            elif collected:
+            elif collected and source is not None:
                 total = _pull(source, group, total)
             else:
                 grads, weights = [left.grad for left in group], [left.weight for left in group]
@@ -238,7 +241,8 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, port: Port, source: Tensor, *weights: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.port, ctx.n_weights = port, len(weights)
-        ctx.save_for_backward(source)
+        read = bool(weights) or port.stats is not None  # else backward only adds gradients up
+        ctx.save_for_backward(source if read else None)
         return source.view_as(source)
 
     @staticmethod

@@ -57,14 +57,14 @@ def evaluate_network(
     import torch
 
     from connsearch.data import load_dataset
-    from connsearch.nn import Network
+    from connsearch.nn import build
     from connsearch.train import train
 
     data, seed = load_dataset(train_config.dataset), stream_seed(study_seed, trial, "train")
     with enough_memory(device):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(study_seed, trial, "init"))
-            network = Network(spec)
+            network = build(spec, pipeline=train_config.pipeline)
         result = train(network, data, train_config, seed=seed, device=device, on_epoch=on_epoch)
     return Outcome(network_cost(spec), result)
 

@@ -65,7 +65,7 @@ def _seconds_per_trial(config: StudyConfig, members: list[Member], device: str) 
     import torch
 
     from connsearch.data import Dataset, Split, load_dataset
-    from connsearch.nn import Network
+    from connsearch.nn import build
     from connsearch.train import train
 
     data = load_dataset(config.train.dataset)
@@ -76,7 +76,7 @@ def _seconds_per_trial(config: StudyConfig, members: list[Member], device: str) 
     for member in (members[len(members) * k // 6] for k in (1, 3, 5)):
         with enough_memory(device):
             with torch.random.fork_rng(devices=[]):
-                network = Network(member.spec)
+                network = build(member.spec, pipeline=config.train.pipeline)
             train(network, short, once, seed=0, device=device)  # the first step is slow, and is once a trial
             start = time.perf_counter()
             train(network, short, once, seed=0, device=device)

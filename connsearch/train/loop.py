@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch.data.dataset import Dataset
 from connsearch.errors import TrainError
-from connsearch.nn.network import Network
+from connsearch.nn import CompiledNetwork, Network
 from connsearch.train.batches import Batches
 from connsearch.train.config import TrainConfig
 from connsearch.train.evaluation import check_logits, evaluate, restored_modes
@@ -201,7 +201,7 @@ class _Run:
 
     def _logits(self, images_BCHW: Tensor) -> Sequence[Tensor]:
         """Return the logits of every head, the model's own last."""
-        if isinstance(self.model, Network) and len(self.model.heads) > 1:
+        if isinstance(self.model, Network | CompiledNetwork) and len(self.model.heads) > 1:
             return list(self.model.logits_by_head(images_BCHW).values())
         return [self.model(images_BCHW)]
 

@@ -8,7 +8,6 @@ from programs import TRAINING, any_network, dropping_network, network
 
 from connsearch.cost import network_cost
 from connsearch.ir import Program, lower, optimize, parse
-from connsearch.ir.passes.glue import is_weighted
 from connsearch.ir.saved import least_saved, saved_elements
 from connsearch.kernels import use_backend
 from connsearch.nn.build import build
@@ -29,15 +28,9 @@ def test_a_compiled_network_keeps_what_its_program_says(pipeline: str) -> None:
         with use_backend("reference"):
             net = build(spec, pipeline=pipeline)
             kept = training_bytes(net, images(spec)) // 4  # type: ignore[arg-type]
-        assert saved_elements(net.program) <= kept <= saved_elements(net.program) + _handed_on(net.program)
+        assert saved_elements(net.program) == kept
 
     check()
-
-
-def _handed_on(program: Program) -> int:
-    """Return the elements of what is shared for weighted sums: kept even where no gradient needs it."""
-    shared = {source for op in program.ops if is_weighted(op) for source in op.sources}
-    return sum(program.shape(value).size for value in shared)
 
 
 @given(any_network())

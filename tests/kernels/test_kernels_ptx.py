@@ -146,7 +146,7 @@ def case(function: Callable[..., None], capability: int, dtype: torch.dtype, las
     layout = "last" if last else "nchw"
     name = f"{function.__name__}-sm_{capability}-{str(dtype).removeprefix('torch.')}-{layout}"
     slow = (function, capability, dtype, last) in SLOW
-    return pytest.param(function, capability, dtype, last, id=name, marks=pytest.mark.slow if slow else ())
+    return pytest.param(function, capability, dtype, last, id=name, marks=pytest.mark.large if slow else ())
 
 
 CASES = [case(*choice) for choice in [*QUICK, *SLOW]]

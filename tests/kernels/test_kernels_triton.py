@@ -87,7 +87,7 @@ def test_sizes(call: Call) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        pytest.param(call, marks=() if call.function in THREE else pytest.mark.slow)
+        pytest.param(call, marks=() if call.function in THREE else pytest.mark.large)
         for layout in LAYOUTS[2:]
         for call in one_of_each(shape=(4, 5, 2, 3), layout=layout)
     ],
@@ -153,7 +153,7 @@ def test_products_of_maps_that_lie_elsewhere(layout: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "widths", [[1], [40], pytest.param([2] * 33, marks=pytest.mark.slow)], ids=["1", "40", "33x2"]
+    "widths", [[1], [40], pytest.param([2] * 33, marks=pytest.mark.large)], ids=["1", "40", "33x2"]
 )
 def test_products_over_any_number_of_sources(widths: list[int]) -> None:
     run(products, widths, 3, torch.float32, "channels_last", "relu")

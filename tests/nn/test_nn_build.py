@@ -204,6 +204,7 @@ def test_autocast(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("pair", ["depthwise", "concat"], indirect=True)
 def test_torch_compile_sees_one_graph(
     pair: tuple[Network, nn.Module, torch.Tensor], *, training: bool
 ) -> None:

@@ -74,8 +74,10 @@ def test_stochastic_depth_drops_a_unit_for_all_its_readers_alike() -> None:
     for _ in range(20):
         draws = Draws(1, training=True)
         ones = [torch.ones(1, 1, 1, 1) for _ in plan.nodes[reader].sources]
-        first = draws.weaken(plan.nodes[reader], ones)
-        again = draws.weaken(plan.nodes[last], [*ones, torch.ones(1, 1, 1, 1)])
+        first = draws.weaken(plan.nodes[reader].drops, plan.nodes[reader].sources, ones)
+        again = draws.weaken(
+            plan.nodes[last].drops, plan.nodes[last].sources, [*ones, torch.ones(1, 1, 1, 1)]
+        )
         assert [h.item() for h in first] == [h.item() for h in again][: len(first)]
         assert first[0].item() == 1  # the stem is no unit
         assert again[-1].item() == 0  # the last unit survives with probability 0
@@ -85,7 +87,8 @@ def test_stochastic_depth_keeps_as_often_as_it_says() -> None:
     plan = plan_of((None, EdgeDrop("source", 0.3)))
     torch.manual_seed(0)
     kept_ones = [
-        Draws(1, training=True).weaken(plan, [torch.ones(1), torch.ones(1)])[1].item() for _ in range(2000)
+        Draws(1, training=True).weaken(plan.drops, plan.sources, [torch.ones(1), torch.ones(1)])[1].item()
+        for _ in range(2000)
     ]
     assert set(kept_ones) == {0.0, 1.0}
     assert sum(kept_ones) / 2000 == pytest.approx(0.3, abs=0.04)
@@ -95,11 +98,11 @@ def test_swapout_draws_each_element_of_every_source_and_evaluation_takes_the_mea
     plan = plan_of((EdgeDrop("element", 0.25), EdgeDrop("element", 0.25)))
     torch.manual_seed(0)
     h = torch.randn(4, 4, 50, 50)
-    skip, branch = Draws(1, training=True).weaken(plan, [h, h])
+    skip, branch = Draws(1, training=True).weaken(plan.drops, plan.sources, [h, h])
     assert bool(((skip == 0) | (skip == h)).all())
     assert not torch.equal(skip, branch)
     assert (skip != 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
-    for scaled in Draws(1, training=False).weaken(plan, [h, h]):
+    for scaled in Draws(1, training=False).weaken(plan.drops, plan.sources, [h, h]):
         torch.testing.assert_close(scaled, 0.25 * h)
 
 
@@ -109,7 +112,9 @@ def test_local_drop_path_takes_the_mean_of_some_branches_never_none(rate: float)
     torch.manual_seed(0)
     counts = torch.zeros(3)
     for _ in range(1000):
-        factors = [h.item() for h in Draws(3, training=True).weaken(plan, [torch.ones(1)] * 3)]
+        factors = [
+            h.item() for h in Draws(3, training=True).weaken(plan.drops, plan.sources, [torch.ones(1)] * 3)
+        ]
         n_kept = sum(f > 0 for f in factors)
         assert n_kept >= 1
         assert factors == [pytest.approx(3 / n_kept) if f else 0.0 for f in factors]
@@ -128,7 +133,8 @@ def test_global_drop_path_keeps_one_column_throughout_a_pass() -> None:
     for _ in range(60):
         draws = Draws(3, training=True)
         full, partial, again = [
-            [h.item() for h in draws.weaken(plan, [torch.ones(1)] * len(plan.drops))] for plan in plans
+            [h.item() for h in draws.weaken(plan.drops, plan.sources, [torch.ones(1)] * len(plan.drops))]
+            for plan in plans
         ]
         column = full.index(3.0)
         columns.add(column)
@@ -141,7 +147,7 @@ def test_global_drop_path_keeps_one_column_throughout_a_pass() -> None:
 def test_drop_path_leaves_evaluation_alone() -> None:
     plan = plan_of((EdgeDrop("path", 0.5, 0.5, 0), EdgeDrop("path", 0.5, 0.5, 1)))
     h = torch.randn(3)
-    assert all(found is h for found in Draws(2, training=False).weaken(plan, [h, h]))
+    assert all(found is h for found in Draws(2, training=False).weaken(plan.drops, plan.sources, [h, h]))
 
 
 @pytest.mark.parametrize("drop", ["stochastic_depth", "swapout"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch.data import load_dataset
 from connsearch.graph import ConnectivityGraph, Node
-from connsearch.nn import Network
+from connsearch.nn import Network, build
 from connsearch.registry import Ref
 from connsearch.spec import NetworkSpec
 from connsearch.train import TrainConfig, train
@@ -31,8 +34,11 @@ def test_every_head_gives_logits_and_the_last_is_the_networks_own() -> None:
     assert not torch.equal(found["early"], found["late"])
 
 
+@pytest.mark.parametrize("make", [Network, build])
 @pytest.mark.parametrize("weight", [0.0, 0.3])
-def test_training_weighs_the_loss_of_further_heads(weight: float) -> None:
+def test_training_weighs_the_loss_of_further_heads(
+    make: Callable[[NetworkSpec], nn.Module], weight: float
+) -> None:
     data = load_dataset(Ref("synthetic", (("n_train", 32), ("n_val", 8), ("n_test", 8))))
     spec = supervised()
     spec = spec.model_copy(
@@ -42,7 +48,7 @@ def test_training_weighs_the_loss_of_further_heads(weight: float) -> None:
         }
     )
     torch.manual_seed(0)
-    network = Network(spec)
+    network = make(spec)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     config = TrainConfig(
         dataset="synthetic", epochs=1, batch_size=32, augment=False, head_weight=weight, weight_decay=0.0

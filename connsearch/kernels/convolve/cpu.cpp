@@ -171,12 +171,12 @@ struct Corner {
     }
 };
 
+template <bool Inside>
 void read_tile(const Maps& maps, const Corner& at, const float* x, float* out, int64_t place_step) {
     const int64_t h0 = at.h - 1, w0 = at.w - 1, K = maps.K;
-    const bool inside = h0 >= 0 && w0 >= 0 && h0 + SIDE <= maps.H && w0 + SIDE <= maps.W;
     const float* from = x + ((at.b * maps.H + h0) * maps.W + w0) * K;
     const auto there = [&](int r, int s) {
-        return inside || (h0 + r >= 0 && h0 + r < maps.H && w0 + s >= 0 && w0 + s < maps.W);
+        return Inside || (h0 + r >= 0 && h0 + r < maps.H && w0 + s >= 0 && w0 + s < maps.W);
     };
     for (int64_t k = 0; k < K; k += LANE) {
         V d[PLACES], e[PLACES];
@@ -194,6 +194,7 @@ void read_tile(const Maps& maps, const Corner& at, const float* x, float* out, i
     }
 }
 
+template <bool Inside>
 void write_tile(const Maps& maps, const Corner& at, const float* made, int64_t place_step, const float* bias,
                 bool relu, float* y) {
     const int64_t N = maps.N;
@@ -209,7 +210,7 @@ void write_tile(const Maps& maps, const Corner& at, const float* made, int64_t p
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
             const int64_t h = at.h + i / 2, w = at.w + i % 2;
-            if (h >= maps.H || w >= maps.W) continue;
+            if (!Inside && (h >= maps.H || w >= maps.W)) continue;
             store(y + ((at.b * maps.H + h) * maps.W + w) * N + k, activated(out[i] + shift, relu));
         }
     }
@@ -223,13 +224,20 @@ void winograd(const Maps& maps, const float* x, const float* weight, const float
         const int64_t first = i * at_once, count = std::min(at_once, n - first);
         float* read = scratch<float>(0, PLACES * at_once * maps.K);
         float* made = scratch<float>(1, PLACES * at_once * maps.N);
-        for (int64_t t = 0; t < count; ++t)
-            read_tile(maps, Corner(maps, first + t), x, read + t * maps.K, count * maps.K);
+        for (int64_t t = 0; t < count; ++t) {
+            const Corner at(maps, first + t);
+            const bool inside = at.h && at.w && at.h + SIDE - 1 <= maps.H && at.w + SIDE - 1 <= maps.W;
+            (inside ? read_tile<true> : read_tile<false>)(maps, at, x, read + t * maps.K, count * maps.K);
+        }
         for (int p = 0; p < PLACES; ++p)
             multiply(count, maps.K, maps.N, read + p * count * maps.K, weight + p * maps.K * maps.N,
                      made + p * count * maps.N, nullptr, false);
-        for (int64_t t = 0; t < count; ++t)
-            write_tile(maps, Corner(maps, first + t), made + t * maps.N, count * maps.N, bias, relu, y);
+        for (int64_t t = 0; t < count; ++t) {
+            const Corner at(maps, first + t);
+            const bool inside = at.h + 2 <= maps.H && at.w + 2 <= maps.W;
+            (inside ? write_tile<true> : write_tile<false>)(maps, at, made + t * maps.N, count * maps.N, bias,
+                                                            relu, y);
+        }
     });
 }
 
