@@ -12,27 +12,22 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import os
-import platform
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import networkx
 import pydantic
+from record import append, machine
 
 from connsearch.cost import Budget, CostModel, fit_width, network_cost
 from connsearch.cost.model import plan_cost
 from connsearch.graph import list_topologies
 from connsearch.spec import NetworkSpec, list_aggregations, list_units, resolve
 
-RESULTS = Path(__file__).parent / "results" / "cost_speed.jsonl"
 BUDGETS = (10_000_000, 40_000_000, 160_000_000)
 TARGETS = {"networks_per_s": 2_000, "widths_per_s": 20_000, "fit_ms_max": 5.0}
 
@@ -162,25 +157,10 @@ def _plain_loop() -> None:
         total += i * i % 7
 
 
-def machine() -> dict[str, Any]:
-    """Return what the figures depend on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-    git = ["git", "-C", str(Path(__file__).parent)]
-    commit = subprocess.run(
-        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    dirty = subprocess.run(
-        [*git, "status", "--porcelain"], capture_output=True, text=True, check=False
-    ).stdout
+def versions() -> dict[str, Any]:
+    """Return what these figures depend on beside the machine: how fast it is just now, and packages."""
     return {
-        "commit": commit.stdout.strip() + ("+changes" if dirty else ""),
-        "cpu": f"{os.cpu_count()} x {model}",
-        "load": round(os.getloadavg()[0], 2),
         "loop_ms": round(1000 * min(seconds(_plain_loop) for _ in range(5)), 3),
-        "python": platform.python_version(),
         "pydantic": pydantic.VERSION,
         "networkx": networkx.__version__,
     }
@@ -192,11 +172,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the work; writes nothing")
     quick = parser.parse_args().quick
     size = 0.1 if quick else 1.0
-    result: dict[str, Any] = {
-        "benchmark": "cost_speed",
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        **machine(),
-    }
+    result: dict[str, Any] = {**machine(), **versions()}
     result |= measure_networks(int(500 * size), repeats=7)
     result |= measure_widths(int(5000 * size), repeats=7)
     print(f"{result['cpu']}, load {result['load']}, {result['loop_ms']} ms for a loop of 20,000")
@@ -214,9 +190,7 @@ def main() -> None:
             f"{100 * fit['within_2_percent']:.1f} % use 98 % of it)"
         )
     if not quick:
-        RESULTS.parent.mkdir(exist_ok=True)
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+        append("cost_speed", result)
 
 
 if __name__ == "__main__":

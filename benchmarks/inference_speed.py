@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from connsearch.nn import Network
-from connsearch.nn.build import build
+from connsearch.nn.compiled import build
 from connsearch.spec.presets import preset
 
 RESULTS = Path(__file__).parent / "results" / "inference_speed.jsonl"

@@ -12,26 +12,21 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from record import append, machine
 from torch import Tensor, nn
 from torch.nn import functional
 
 from connsearch import kernels
 from connsearch.kernels.build import why_not
 
-RESULTS = Path(__file__).parent / "results" / "kernel_speed.jsonl"
 EPS = 1e-5
 
 Step = Callable[[], Sequence[Tensor]]  # returns what both contenders must agree on
@@ -271,26 +266,6 @@ def cases(quick: bool) -> list[Callable[[], Case]]:
     return found
 
 
-def machine() -> dict[str, Any]:
-    """Return what the figures depend on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-    git = ["git", "-C", str(Path(__file__).parent)]
-    commit, dirty = (
-        subprocess.run([*git, *words], capture_output=True, text=True, check=False).stdout.strip()
-        for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain"])
-    )
-    return {
-        "commit": commit + ("+changes" if dirty else ""),
-        "cpu": f"{os.cpu_count()} x {model}",
-        "load": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
 def main() -> None:
     """Measure, print, and append a line for each case to the results."""
     parser = argparse.ArgumentParser(description="Time the compiled kernels of the CPU against PyTorch.")
@@ -314,15 +289,7 @@ def main() -> None:
                 flush=True,
             )
             if not asked.quick:
-                line = {
-                    "benchmark": "kernel_speed",
-                    "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-                    **machine(),
-                    **found,
-                }
-                RESULTS.parent.mkdir(exist_ok=True)
-                with RESULTS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
+                append("kernel_speed", {**machine(), "torch": torch.__version__, **found})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.ir.pipelines import PIPELINES
 from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Sources
-from connsearch.nn.build import build
+from connsearch.nn.compiled import build
 from connsearch.nn.network import Network
 from connsearch.nn.verify import verify_network
 from connsearch.spec.network import NetworkSpec

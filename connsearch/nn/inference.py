@@ -22,7 +22,7 @@ from connsearch.nn.constants import Constants
 from connsearch.nn.emit import Emitted, compiled
 from connsearch.nn.watch import Watch
 
-CACHE_BYTES = 16 << 20  # of what is held of a part of a batch at most, on a CPU
+CACHE_BYTES = 12 << 20  # of what is held of a part of a batch at most, on a CPU
 
 
 class Inference:

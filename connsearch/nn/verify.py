@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from connsearch.errors import VerifyError
-from connsearch.nn.build import CompiledNetwork, build
+from connsearch.nn.compiled import CompiledNetwork, build
 from connsearch.nn.network import Network
 from connsearch.spec.network import NetworkSpec
 from connsearch.text import table

@@ -10,7 +10,7 @@ from connsearch.cost import network_cost
 from connsearch.ir import Program, lower, optimize, parse
 from connsearch.ir.saved import least_saved, saved_elements
 from connsearch.kernels import use_backend
-from connsearch.nn.build import build
+from connsearch.nn.compiled import build
 from connsearch.spec import NetworkSpec
 from measured import images, training_bytes
 

@@ -19,7 +19,7 @@ from connsearch.graph import TOPOLOGIES
 from connsearch.ir import lower, optimize
 from connsearch.ir.liveness import live_reads, peak_elements
 from connsearch.nn import Network, inference
-from connsearch.nn.build import CompiledNetwork, build
+from connsearch.nn.compiled import CompiledNetwork, build
 from connsearch.spec import AGGREGATIONS, UNITS, NetworkSpec
 from connsearch.spec.presets import preset
 from strategies import FAMILIES, families, specs

@@ -78,6 +78,8 @@ struct Before {  // a = act(sum_i w_i h_i + b), or of the concatenation act(w h 
     bool sums, relu;
 };
 
+constexpr int64_t AHEAD = 16;  // rows to fetch before their turn: of so many sources the processor does not see to it
+
 // Channels k.. of rows r.. of a weighted sum.
 template <int Rows, int Vectors>
 INLINE void weigh(const Before& before, int64_t K, int64_t row, int64_t k, float* out) {
@@ -92,7 +94,10 @@ INLINE void weigh(const Before& before, int64_t K, int64_t row, int64_t k, float
         for (int v = 0; v < Vectors; ++v) {
             const V weight = load(before.weight + i * K + k + v * LANE);
 #pragma GCC unroll 4
-            for (int r = 0; r < Rows; ++r) sums[r][v] += weight * load(h + r * K + v * LANE);
+            for (int r = 0; r < Rows; ++r) {
+                sums[r][v] += weight * load(h + r * K + v * LANE);
+                if (Rows > 1) __builtin_prefetch(h + (r + AHEAD) * K + v * LANE);
+            }
         }
     }
 #pragma GCC unroll 4

@@ -1,0 +1,40 @@
+"""What every benchmark writes beside its figures, and where."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def machine() -> dict[str, Any]:
+    """Return what figures depend on: time, commit, processor and how busy it is, Python."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+    commit, dirty = (
+        subprocess.run(["git", "-C", str(HERE), *words], capture_output=True, text=True, check=False).stdout
+        for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain"])
+    )
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "commit": commit.strip() + ("+changes" if dirty.strip() else ""),
+        "cpu": f"{os.cpu_count()} x {model}",
+        "load": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+    }
+
+
+def append(benchmark: str, figures: dict[str, Any]) -> None:
+    """Append a line to the results of a benchmark."""
+    path = HERE / "results" / f"{benchmark}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"benchmark": benchmark, **figures}) + "\n")
