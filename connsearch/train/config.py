@@ -43,9 +43,8 @@ class TrainConfig(Config):
         augment: Whether to make the random changes that the data set allows.
         amp: Whether to train in bfloat16 with channels-last maps where that pays: on CUDA. On a CPU
             it changes nothing. Evaluation is in float32 always.
-        pipeline: How networks are compiled: "fused", "default", or "none": as they are defined. Compiling takes
-            milliseconds. It makes large networks faster and smaller in memory, and networks whose steps
-            take a few milliseconds slower.
+        pipeline: How networks are compiled: "fused", "default", or "none", as they are defined. It makes
+            large networks faster and smaller in memory, and those whose steps take milliseconds slower.
         threads: CPU threads that torch may use; 0 for torch's own choice. One is best for the small
             networks of a search, and lets several trials share a machine; curves are equal, bit for
             bit, only at equal numbers of threads.
