@@ -20,6 +20,7 @@ from connsearch.spec.network import NetworkSpec
 from connsearch.text import table
 
 EXACT = 1e-10  # allowed in float64
+ROUNDINGS = 1000  # how many times as far as one change by rounding another way to compute may be off
 SMALL = 1e-2  # below that, values are nothing but rounding: logits and their gradients are of the order of 1
 FLIPS = 1e-2  # of gradients in less precision: rounding turns a ReLU on or off that is next to zero
 SLACK = 4.0  # how much further from the truth than the definition the compiled network may be
@@ -146,7 +147,7 @@ class Comparison:
         """Return the greatest errors in float64 that are rounding: 1e-10, or more where that is amplified."""
         if max(exact) <= EXACT:
             return Errors(EXACT, EXACT, EXACT, EXACT)
-        return Errors(*(max(EXACT, 10 * error) for error in self.rounding))
+        return Errors(*(max(EXACT, ROUNDINGS * error) for error in self.rounding))
 
     def _apart(self, ours: _Outcome) -> Errors:
         return Errors(*(_greatest(a, b) for a, b in zip(ours, self._expected, strict=True)))
