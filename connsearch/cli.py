@@ -119,9 +119,9 @@ def show(
     if ir:
         typer.echo(program_report(program))
         return
-    from connsearch.nn.emit import emit
+    from connsearch.nn.compiled import code_of
 
-    typer.echo(emit(program).code)
+    typer.echo(code_of(spec, pipeline or "fused"))
 
 
 @app.command()

@@ -36,6 +36,18 @@ def build(
     return compiled if device is None else compiled.to(device)
 
 
+def code_of(spec: NetworkSpec, pipeline: str) -> str:
+    """Return the Python code that a pipeline makes of a network; of "inference" with its initial constants.
+
+    Raises:
+        SpecError: if the specification describes no network, or there is no such pipeline.
+    """
+    if pipeline != INFERENCE:
+        return emit(optimize(lower(spec), pipeline)).code
+    with torch.no_grad():
+        return build(spec).eval().code
+
+
 class CompiledNetwork(nn.Module):
     """A compiled network: images B C H W in, logits B K (of a head per pixel B K H W) out.
 

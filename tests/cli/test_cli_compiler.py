@@ -55,6 +55,13 @@ def test_show_code_is_what_runs(call: Call, net: Path) -> None:
     assert result == Result(0, build(NetworkSpec.from_toml(net)).code + "\n", "")
 
 
+def test_show_code_of_evaluation(call: Call, net: Path) -> None:
+    result = call("show", net, "--code", "--pipeline", "inference")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("def forward(self, images):\n")
+    assert "share" not in result.out
+
+
 def test_verify_prints_errors_beside_those_of_the_definition(call: Call, net: Path) -> None:
     result = call("verify", net, "--pipeline", "default", "--pipeline", "fused", "--steps", 1)
     assert (result.code, result.err) == (0, "")
