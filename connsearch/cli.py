@@ -178,6 +178,13 @@ Pipelines = Annotated[
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 
 
+def _device(name: str) -> str:
+    """Return a device that is there."""
+    from connsearch.train.loop import torch_device
+
+    return str(torch_device(name))
+
+
 @app.command()
 def verify(
     net: Net,
@@ -190,6 +197,7 @@ def verify(
     from connsearch.nn.verify import verification_table, verify_network
 
     spec = _network(net)
+    device = _device(device)
     found = [
         verify_network(spec, pipeline=pipeline, device=device, batch=batch, steps=steps)
         for pipeline in pipelines or ["fused"]
@@ -228,7 +236,7 @@ def bench(
         train=train,
         batch=batch,
         repeats=repeats,
-        device=device,
+        device=_device(device),
         dtype=dtype,
         channels_last=channels_last,
     )

@@ -32,7 +32,7 @@ EXTRAS = (("-march=native", "-fopenmp"), ("-fopenmp",), ("-march=native",), ())
 
 
 class KernelNotice(UserWarning):
-    """A kernel would have run, but its definition in PyTorch, which is slower, does."""
+    """A kernel would have run, but its reference in PyTorch, which is slower, does."""
 
 
 def why_not(value: str = "float32") -> str | None:
@@ -44,7 +44,7 @@ def why_not(value: str = "float32") -> str | None:
     if reason is not None and not _shown:
         _shown.append(reason)
         warnings.warn(
-            f"{reason}; networks run by their definition, which is slower", KernelNotice, stacklevel=2
+            f"{reason}; plain PyTorch runs in place of kernels, which is slower", KernelNotice, stacklevel=2
         )
     return reason
 
@@ -75,7 +75,7 @@ def library(package: str, value: str) -> ctypes.CDLL:
     for directory in (cache_directory(), None):
         try:
             path = (directory or temporary_directory()) / name
-            if not path.exists():
+            if not _is_whole(path):
                 _compile(compiler, source, VALUES[value], path)
             return ctypes.CDLL(str(path))
         except OSError as error:
@@ -89,7 +89,10 @@ def find_compiler() -> list[str]:
     Raises:
         KernelError: if there is none.
     """
-    asked = shlex.split(os.environ.get("CXX", ""))
+    try:
+        asked = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise KernelError(f"no kernel can be compiled: $CXX is {os.environ['CXX']!r}: {error}") from None
     for command in [asked] if asked else [["g++"], ["c++"], ["clang++"]]:
         if shutil.which(command[0]):
             return command
@@ -99,10 +102,13 @@ def find_compiler() -> list[str]:
     )
 
 
-def cache_directory() -> Path:
-    """Return where compiled kernels are kept."""
+def cache_directory() -> Path | None:
+    """Return where compiled kernels are kept; None if there is no place, as without a home."""
     asked = os.environ.get("CONNSEARCH_CACHE")
-    return Path(asked) if asked else Path.home() / ".cache" / "connsearch"
+    try:
+        return Path(asked).expanduser() if asked else Path.home() / ".cache" / "connsearch"
+    except RuntimeError:  # nobody knows where home is
+        return None
 
 
 @cache
@@ -154,12 +160,29 @@ def _compile(compiler: Sequence[str], source: Path, value: str, path: Path) -> N
             command = [*compiler, *FLAGS, *extras, f"-DVALUE={value}", str(source), "-o", unfinished]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
+                _seal(Path(unfinished))
                 os.replace(unfinished, path)
                 return
             errors.append(_first_error(done.stderr) or f"exit code {done.returncode}")
         raise KernelError(f"no kernel can be compiled: {shlex.join(compiler)} says: {errors[0]}")
     finally:
         Path(unfinished).unlink(missing_ok=True)
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a library is there as it was written: loading half of one kills the process."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    return content[-32:] == hashlib.sha256(content[:-32]).digest()
+
+
+def _seal(path: Path) -> None:
+    """Append its checksum to a library, which loaders do not mind, and let others read it."""
+    with path.open("ab") as file:
+        file.write(hashlib.sha256(path.read_bytes()).digest())
+    path.chmod(0o644)
 
 
 def _first_error(text: str) -> str:

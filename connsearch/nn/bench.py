@@ -1,7 +1,7 @@
 """How fast a compiled network is, beside other ways to run the same network, in one interleaved run.
 
-What does not verify is not timed. Machines are noisy: only ratios within one run mean something, and of those
-the medians.
+Pipelines that do not verify, in float32, are not timed. Machines are noisy: only ratios within one run mean
+something, and of those the medians.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from connsearch.errors import SpecError, did_you_mean
-from connsearch.ir.pipelines import PIPELINES
+from connsearch.ir.pipelines import INFERENCE, PIPELINES
 from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Sources
 from connsearch.nn.compiled import build
 from connsearch.nn.network import Network
@@ -40,11 +40,12 @@ class Measurement(NamedTuple):
     Attributes:
         way: A pipeline, `definition`, `stacked` (cross-layer convolutions done the paper's way: sources
             stacked, then a grouped 1x1 convolution) or `torch.compile` (of the definition).
-        first_s: From the network never seen before to the end of its first step, compilation included.
+        first_s: From the network never seen before to the end of its first step, its compilation included.
         step_s: Median of a step.
         low_s: A quarter of the steps were faster.
         high_s: A quarter were slower.
-        peak_bytes: The most that activations and gradients took at once; 0 if it cannot be told.
+        peak_bytes: The most that activations and gradients took at once; 0 where that cannot be told: on a
+            CPU in evaluation, and for `torch.compile`.
     """
 
     way: str
@@ -102,7 +103,8 @@ def bench_network(
         steps[way]()
         first[way] = time.perf_counter() - began
     times = _interleaved(steps, repeats)
-    peaks = {way: 0 if way == "torch.compile" else _peak(step, images) for way, step in steps.items()}
+    counted = [way for way in steps if images.is_cuda or (train and way != "torch.compile")]
+    peaks = dict.fromkeys(steps, 0) | {way: _peak(steps[way], images) for way in counted}
     return [Measurement(way, first[way], *_middle(times[way]), peaks[way]) for way in ways]
 
 
@@ -124,7 +126,7 @@ def bench_table(measured: Sequence[Measurement]) -> str:
 
 
 def _check(ways: Sequence[str], dtype: str) -> None:
-    known = [*PIPELINES, *OTHERS]
+    known = [*(name for name in PIPELINES if name != INFERENCE), *OTHERS]
     for way in ways:
         if way not in known:
             raise SpecError(f"unknown way {way!r}. {did_you_mean(way, known)}")

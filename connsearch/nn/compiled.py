@@ -64,6 +64,7 @@ class CompiledNetwork(nn.Module):
     def __init__(self, network: Network, pipeline: str) -> None:
         super().__init__()
         self._spec = network.spec
+        self.training = network.training
         if pipeline == INFERENCE:
             raise SpecError(f"pipeline {INFERENCE!r} has no gradients: evaluation runs it by itself")
         self.program: Program = optimize(lower(network.spec), pipeline)
@@ -129,9 +130,10 @@ class CompiledNetwork(nn.Module):
 
     def _folded(self) -> Inference:
         """Return the network on constants, made again if something has changed since."""
-        if self._inference is None or not self._inference.is_current():
-            self._inference = Inference(self, optimize(lower(self.spec), INFERENCE))
-        return self._inference
+        inference = self._inference  # another thread may forget it meanwhile
+        if inference is None or not inference.is_current():
+            inference = self._inference = Inference(self, optimize(lower(self.spec), INFERENCE))
+        return inference
 
     def train(self, mode: bool = True) -> CompiledNetwork:
         """Set training or evaluation; constants of earlier evaluation are forgotten."""

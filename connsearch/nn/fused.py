@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch import kernels
 from connsearch.nn.aggregations import NormalizedDepthwise
-from connsearch.nn.shared import EPS, Shared, Weights, first_order, share
+from connsearch.nn.shared import Shared, Weights, first_order, share
 
 Sources = Sequence[Shared | Tensor]
 
@@ -33,6 +33,8 @@ def add_up(sources: Sequence[Tensor]) -> Tensor:
 
 def layer(x: Tensor, norm: nn.BatchNorm2d, act: str, conv: nn.Conv2d | None = None) -> Tensor:
     """Return conv(act(norm(x))), or without a convolution act(norm(x))."""
+    if conv is not None and not _fuses(conv):
+        return conv(layer(x, norm, act))  # type: ignore[no-any-return]
     if not _computes_stats(norm):
         return _plain(norm(x), act, conv)
     return _norm_act_conv(x, _Norm(norm, act, x), conv)
@@ -46,6 +48,8 @@ def weighted_layer(
     conv: nn.Conv2d | None = None,
 ) -> Tensor:
     """Return conv(act(norm(x))) of x = sum_i w_i h_i + b, or as much of it as is given."""
+    if conv is not None and not _fuses(conv):
+        return conv(weighted_layer(sources, weights, norm, act))  # type: ignore[no-any-return]
     if weights.module is not None and not weights.module.training:
         plain = weights.module([_value(source) for source in sources])
         return plain if norm is None else layer(plain, norm, act, conv)
@@ -62,6 +66,8 @@ def weighted_layer(
 
 def concat_layer(sources: Sources, norm: nn.BatchNorm2d, act: str, conv: nn.Conv2d | None = None) -> Tensor:
     """Return conv(act(norm(x))) of the concatenation x of the sources, which is not made."""
+    if conv is not None and not _fuses(conv):
+        return conv(concat_layer(sources, norm, act))  # type: ignore[no-any-return]
     if not _computes_stats(norm):
         return _plain(norm(torch.cat([_value(source) for source in sources], dim=1)), act, conv)
     shared = [_shared(source) for source in sources]
@@ -98,7 +104,23 @@ def _shared(source: Shared | Tensor, weights: Weights | None = None) -> Shared:
 
 def _computes_stats(norm: nn.BatchNorm2d) -> bool:
     """Return whether a norm is one whose statistics are those of the batch, kept as running averages."""
-    return norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
+    return (
+        _is_plain(norm, nn.BatchNorm2d)
+        and norm.training
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+    )
+
+
+def _is_plain(module: nn.Module, sort: type[nn.Module]) -> bool:
+    """Return whether a module is what it was built as: no subclass, nothing else in its place, no hooks."""
+    return type(module) is sort and not module._forward_pre_hooks and not module._forward_hooks
+
+
+def _fuses(conv: nn.Conv2d | None) -> bool:
+    """Return whether a convolution may run inside a fused operation."""
+    return conv is None or (_is_plain(conv, nn.Conv2d) and conv.padding_mode == "zeros")
 
 
 def _plain(x: Tensor, act: str, conv: nn.Conv2d | None) -> Tensor:
@@ -230,10 +252,11 @@ class _WeightedSum(torch.autograd.Function):
     ) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.ports, ctx.weights = [source.port for source in shared], weights
-        saved = () if weights.collected or not weight_LBC.requires_grad else values
+        needs_values = weights.collected is None and weight_LBC.requires_grad
+        saved = values if needs_values else ()
         ctx.save_for_backward(weight_LBC, *saved)
         if weights.normalized:
-            weight_LBC, bias = _coefficients(weight_LBC, bias, shared)
+            weight_LBC, bias = _coefficients(weight_LBC, bias, shared, weights.eps)
         if norm is None:
             return kernels.weighted_sum(values, weight_LBC, bias)
         x, y, mean, var = kernels.weighted_sum_norm_act(
@@ -258,13 +281,13 @@ class _WeightedSum(torch.autograd.Function):
 
 
 def _coefficients(
-    weight_LBC: Tensor, bias_LC: Tensor | None, shared: Sequence[Shared]
+    weight_LBC: Tensor, bias_LC: Tensor | None, shared: Sequence[Shared], eps: float
 ) -> tuple[Tensor, Tensor]:
     """Return a and b of sum_i a_i h_i + b that is sum_i (w_i BN_i(h_i) + b_i)."""
     assert bias_LC is not None
     stats = [source.port.stats for source in shared]
     mean_LC = torch.stack([s.mean for s in stats if s is not None])
-    rstd_LC = (torch.stack([s.var for s in stats if s is not None]) + EPS).rsqrt()
+    rstd_LC = (torch.stack([s.var for s in stats if s is not None]) + eps).rsqrt()
     scale_LC = weight_LBC[:, 0].to(mean_LC.dtype) * rstd_LC
     return scale_LC[:, None], (bias_LC.to(mean_LC.dtype) - scale_LC * mean_LC).sum(dim=0)
 

@@ -50,7 +50,8 @@ class Inference:
             reads = live_reads(program, constants.dead)
             self._runs = SimpleNamespace(**{_name(program, v): constants.run(v) for v in reads})
         self._emitted = _emit(program, reads)
-        if device.type == "cpu":
+        splits = not any(part.training for part in network.modules())  # statistics are of a whole batch
+        if device.type == "cpu" and splits:
             held = peak_elements(program, reads) * dtype.itemsize
             self.images_at_once = max(1, CACHE_BYTES // held)
 

@@ -19,8 +19,6 @@ from connsearch import kernels
 from connsearch.errors import KernelError
 from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Weighted
 
-EPS = 1e-5  # of the norms in the normalised cross-layer convolution
-
 
 class Statistics(NamedTuple):
     """Mean C and variance C of a map's channels over a batch."""
@@ -29,22 +27,13 @@ class Statistics(NamedTuple):
     var: Tensor
 
 
-class Weights:
-    """The weights that one reader gives its sources, and where their gradients are collected.
+class _Collected:
+    """Gradients of one reader's weights, source by source, as the ports of the sources leave them.
 
-    Attributes:
-        module: The aggregation that owns them; None for weights that are constants or gates.
-        tensor: L (B or 1) (C or 1).
-        bias: C, L C if each source has one, or None.
-        normalized: Whether each source is normalised before it is weighed.
-        collected: Whether the gradient of `tensor` is collected at the ports of the sources.
+    It holds no tensor of the forward pass: autograd's graph holds it, and must not be held by it in turn.
     """
 
-    def __init__(
-        self, tensor: Tensor, bias: Tensor | None, module: nn.Module | None, *, collected: bool
-    ) -> None:
-        self.tensor, self.bias, self.module, self.collected = tensor, bias, module, collected
-        self.normalized = isinstance(module, NormalizedDepthwise)
+    def __init__(self) -> None:
         self._rows: dict[int, Tensor] = {}
         self._bias_rows: dict[int, Tensor] = {}
         self._task = -1
@@ -58,17 +47,43 @@ class Weights:
         if bias_grad is not None:
             self._bias_rows[row] = bias_grad
 
-    def take(self) -> tuple[Tensor, Tensor | None]:
-        """Return the gradients of weights and biases of all sources, zero where nothing was left."""
+    def take(self, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the gradients of weights and, where left, biases; zero for sources that left nothing."""
         rows, self._rows = self._rows, {}
         biases, self._bias_rows = self._bias_rows, {}
-        return _stacked(rows, self.tensor), _stacked(biases, self.bias) if self.normalized else None
+        return _stacked(rows, like), _stacked(biases, like[:, 0]) if biases else None
 
 
-def _stacked(rows: dict[int, Tensor], like: Tensor | None) -> Tensor:
-    assert like is not None
+def _stacked(rows: dict[int, Tensor], like: Tensor) -> Tensor:
     zero = torch.zeros_like(like[0])
     return torch.stack([rows.get(row, zero).to(like.dtype).view_as(zero) for row in range(len(like))])
+
+
+class Weights:
+    """The weights that one reader gives its sources, and where their gradients are collected.
+
+    Attributes:
+        module: The aggregation that owns them; None for weights that are constants or gates.
+        tensor: L (B or 1) (C or 1).
+        bias: C, L C if each source has one, or None.
+        eps: Of the variance, where each source is normalised before it is weighed; else 0.
+        collected: Where the ports of the sources leave gradients of `tensor`; None if they do not.
+    """
+
+    def __init__(
+        self,
+        tensor: Tensor,
+        bias: Tensor | None,
+        module: nn.Module | None,
+        collected: _Collected | None = None,
+    ) -> None:
+        self.tensor, self.bias, self.module, self.collected = tensor, bias, module, collected
+        self.eps = module.eps if isinstance(module, NormalizedDepthwise) else 0.0
+
+    @property
+    def normalized(self) -> bool:
+        """Whether each source is normalised before it is weighed."""
+        return isinstance(self.module, NormalizedDepthwise)
 
 
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,42 +104,45 @@ class _Collect(torch.autograd.Function):
     """The identity of weights; its backward returns what the ports of all sources have left."""
 
     @staticmethod
-    def forward(ctx: Any, weights: Weights, tensor: Tensor, bias: Tensor | None) -> Any:
+    def forward(ctx: Any, collected: _Collected, tensor: Tensor, bias: Tensor | None) -> Any:
         ctx.set_materialize_grads(False)
-        ctx.weights = weights
+        ctx.collected = collected
+        ctx.save_for_backward(tensor)
         return tensor.view_as(tensor), None if bias is None else bias.view_as(bias)
 
     @staticmethod
     @first_order
     def backward(ctx: Any, grad: Tensor | None, bias_grad: Tensor | None) -> Any:
-        collected, biases = ctx.weights.take()
+        (tensor,) = ctx.saved_tensors
+        collected, biases = ctx.collected.take(tensor)
         return None, collected, biases if biases is not None else bias_grad
 
 
 def weights_of(module: nn.Module) -> Weights:
     """Return the weights of a depthwise or weighted aggregation, to be given to its sources' `share` too."""
+    bias = None
     if isinstance(module, Weighted):
         weight_L = module.weight.sigmoid() if module.activation == "sigmoid" else module.weight
-        weights = Weights(weight_L[:, None, None], None, module, collected=True)
+        tensor = weight_L[:, None, None]
     else:
         assert isinstance(module, Depthwise | NormalizedDepthwise)
-        weights = Weights(module.weight[:, None, :], module.bias, module, collected=True)
-    weights.tensor, weights.bias = _Collect.apply(  # type: ignore[no-untyped-call]
-        weights, weights.tensor, weights.bias
-    )
-    return weights
+        tensor, bias = module.weight[:, None, :], module.bias
+    collected = _Collected()
+    tensor, bias = _Collect.apply(collected, tensor, bias)  # type: ignore[no-untyped-call]
+    return Weights(tensor, bias, module, collected)
 
 
 def constant_weights(n: int, value: float, like: Tensor) -> Weights:
-    """Return the same weight for each of n sources."""
-    return Weights(like.new_full((n, 1, 1), value), None, None, collected=False)
+    """Return the same weight for each of n sources, in the type that sums are computed in."""
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return Weights(torch.full((n, 1, 1), value, dtype=dtype, device=like.device), None, None)
 
 
 def gate_weights(gates: Sequence[Tensor | None], like: Tensor) -> Weights:
     """Return gates as weights, a column B for each source; None is a weight of one."""
     one = like.new_ones(len(like))
     columns = [one if gate is None else gate.to(like.dtype) for gate in gates]
-    return Weights(torch.stack(columns)[:, :, None], None, None, collected=False)
+    return Weights(torch.stack(columns)[:, :, None], None, None)
 
 
 class _Left(NamedTuple):
@@ -134,6 +152,11 @@ class _Left(NamedTuple):
     weight: Tensor
     weights: Weights
     row: int
+
+    def leave(self, grad: Tensor, bias_grad: Tensor | None = None) -> None:
+        """Keep the gradient of the reader's weight (and bias) for the source."""
+        assert self.weights.collected is not None
+        self.weights.collected.leave(self.row, grad, bias_grad)
 
 
 class Port:
@@ -191,13 +214,13 @@ class Port:
         return total
 
     def _pulled(self, source: Tensor | None, total: Tensor | None) -> Tensor | None:
-        groups: dict[tuple[bool, bool, torch.Size], list[_Left]] = {}
+        groups: dict[tuple[float, bool, torch.Size], list[_Left]] = {}
         for left in self.left:
-            key = (left.weights.normalized, left.weights.collected, left.weight.shape)
+            key = (left.weights.eps, left.weights.collected is not None, left.weight.shape)
             groups.setdefault(key, []).append(left)
-        for (normalized, collected, _), group in groups.items():
-            if normalized and source is not None:
-                total = self._pull_normalized(source, group, total)
+        for (eps, collected, _), group in groups.items():
+            if eps and source is not None:
+                total = self._pull_normalized(source, group, eps, total)
             elif collected and source is not None:
                 total = _pull(source, group, total)
             else:
@@ -206,14 +229,16 @@ class Port:
                 total = pulled if total is None else total + pulled
         return total
 
-    def _pull_normalized(self, source: Tensor, group: list[_Left], extra: Tensor | None) -> Tensor:
+    def _pull_normalized(
+        self, source: Tensor, group: list[_Left], eps: float, extra: Tensor | None
+    ) -> Tensor:
         assert self.stats is not None
-        mean_C, rstd_C = self.stats.mean, (self.stats.var + EPS).rsqrt()
+        mean_C, rstd_C = self.stats.mean, (self.stats.var + eps).rsqrt()
         weight_RC = torch.stack([left.weight[0] for left in group])
         grads = [left.grad for left in group]
         total, dots_RC, sums_RC = kernels.pull_normalized(grads, weight_RC, source, mean_C, rstd_C, extra)
         for left, dots_C, sums_C in zip(group, dots_RC, sums_RC, strict=True):
-            left.weights.leave(left.row, dots_C, sums_C)
+            left.leave(dots_C, sums_C)
         return total
 
     def _sunk(self, source: Tensor, sink: Tensor, total: Tensor | None) -> Tensor:
@@ -230,7 +255,7 @@ def _pull(source: Tensor, group: list[_Left], extra: Tensor | None) -> Tensor:
     grads = [left.grad for left in group]
     total, dots = kernels.pull(grads, torch.stack([left.weight for left in group]), source, extra)
     for left, dot in zip(group, dots, strict=True):
-        left.weights.leave(left.row, dot)
+        left.leave(dot)
     return total
 
 
@@ -274,6 +299,6 @@ def share(source: Tensor, readers: Sequence[Weights] = (), *, stats: bool = Fals
     """
     found = Statistics(*kernels.batch_stats(source.detach())) if stats else None
     port = Port(found)
-    tensors = [weights.tensor for weights in readers if weights.collected]
+    tensors = [weights.tensor for weights in readers if weights.collected is not None]
     value: Tensor = _Gather.apply(port, source, *tensors)  # type: ignore[no-untyped-call]
     return Shared(value, port)

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from operator import attrgetter, eq, getitem, is_
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 SETTINGS = ("training", "eps")  # of modules; what else they are set to is not meant to change
 UNREAD = ("num_batches_tracked",)
 
 _version = attrgetter("_version")
+_steps = itertools.count(1)
+_last_step = [0]
+
+
+def _stepped(*_: Any) -> None:
+    _last_step[0] = next(_steps)
+
+
+# Fused optimizers edit parameters without torch counting it: every step of any optimizer counts as a change.
+register_optimizer_step_post_hook(_stepped)
 
 
 class Watch:
     """What a module consists of at one moment: its modules, parameters, buffers, and their values.
 
     A change is noticed where a tensor or a module was replaced, a tensor's memory was, a tensor was edited in
-    place, or a module set to training. An edit that torch does not count, through `tensor.data` or numpy, or
-    of a tensor made in `torch.inference_mode`, is not noticed.
+    place, a module set to training, or an optimizer made a step. An edit that torch does not count, through
+    `tensor.data` or numpy, or of a tensor made in `torch.inference_mode`, is not noticed.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -31,9 +43,12 @@ class Watch:
         self._memory = list(map(Tensor.data_ptr, self.tensors))
         self._counted = [tensor for tensor in self.tensors if not tensor.is_inference()]
         self._versions = list(map(_version, self._counted))
+        self._step = _last_step[0]
 
     def unchanged(self) -> bool:
         """Return whether everything is as it was."""
+        if self._step != _last_step[0]:
+            return False
         try:
             if not all(map(is_, map(getitem, self._holders, self._keys), self._found)):
                 return False

@@ -112,7 +112,7 @@ def test_several_at_once_get_whole_libraries(tmp_path: Path) -> None:
 @needs_compiler
 def test_a_compiler_that_fails_is_quoted(tmp_path: Path) -> None:
     write(tmp_path, "int answer() { return nothing; }")
-    with pytest.warns(build.KernelNotice, match="networks run by their definition, which is slower"):
+    with pytest.warns(build.KernelNotice, match="plain PyTorch runs in place of kernels, which is slower"):
         reason = build.why_not()
     assert reason is not None
     assert reason.startswith("no kernel can be compiled: g++ says: ")
@@ -194,3 +194,32 @@ def test_the_default_cache_lies_at_home(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.delenv("CONNSEARCH_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert build.cache_directory() == tmp_path / ".cache" / "connsearch"
+
+
+@needs_compiler
+def test_half_a_library_is_compiled_again(tmp_path: Path) -> None:
+    build.library("toy", "float32")
+    (found,) = (tmp_path / "cache").iterdir()
+    assert found.stat().st_mode & 0o777 == 0o644
+    whole = found.read_bytes()
+    for broken in (whole[:1000], b"", b"\x7fELF"):
+        found.unlink()  # a loaded file must not shrink
+        found.write_bytes(broken)
+        build.library.cache_clear()
+        assert build.library("toy", "float32").answer() == 42
+        assert len(found.read_bytes()) == len(whole)
+
+
+def test_without_a_home_kernels_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("CONNSEARCH_CACHE")
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    assert build.cache_directory() is None
+
+
+def test_a_compiler_that_does_not_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", 'g++ "')
+    with pytest.raises(KernelError, match=r"\$CXX is 'g\+\+ \"': No closing quotation"):
+        build.find_compiler()

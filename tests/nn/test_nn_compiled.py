@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import itertools
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 from connsearch.errors import KernelError, SpecError
@@ -18,6 +20,8 @@ from connsearch.graph import TOPOLOGIES
 from connsearch.ir.pipelines import INFERENCE, PIPELINES
 from connsearch.kernels import use_backend
 from connsearch.nn import Network, build
+from connsearch.nn.aggregations import NormalizedDepthwise
+from connsearch.nn.shared import Port, Weights
 from connsearch.nn.verify import Comparison, randomise, verify_network
 from connsearch.spec import AGGREGATIONS, NetworkSpec
 from connsearch.spec.network import InputConfig
@@ -270,6 +274,73 @@ def test_training_a_compiled_network_gives_the_same_losses() -> None:
             seen.append(float(loss.detach()))
         losses.append(seen)
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+def test_a_step_leaves_nothing_behind(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    _, compiled, images = pair
+
+    def step() -> int:
+        compiled(images).square().sum().backward()
+        compiled.zero_grad()
+        gc.collect()
+        return sum(type(thing) in (Weights, Port) for thing in gc.get_objects())
+
+    assert step() == step() == 0
+
+
+def test_build_keeps_the_mode_of_a_network() -> None:
+    network = Network(blocks("dense", "sum")).eval()
+    assert not build(network).training
+    assert build(network.train()).training
+
+
+def test_another_eps_of_the_normalised_cross_layer_convolution() -> None:
+    network = Network(blocks("dense", "depthwise")).double()
+    randomise(network)
+    for module in network.modules():
+        if isinstance(module, NormalizedDepthwise):
+            module.eps = 0.1
+    images = torch.randn(3, 3, 9, 7, dtype=torch.float64)
+    compiled = build(copy.deepcopy(network))
+    found = [gradients(module, module(images).square().sum()) for module in (network, compiled)]
+    assert_close(*found)
+
+
+class Doubled(nn.Conv2d):
+    """A convolution of one's own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_modules_put_in_place_of_others_run(
+    pair: tuple[Network, nn.Module, torch.Tensor], *, training: bool
+) -> None:
+    network, _, images = pair
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if name == "conv1":
+                child.__class__ = Doubled
+            if name == "norm2":
+                setattr(module, name, nn.GroupNorm(1, child.num_features).double())
+    compiled = build(copy.deepcopy(network))
+    compiled.train(training)
+    network.train(training)
+    found = [gradients(module, module(images).square().sum()) for module in (network, compiled)]
+    assert_close(*found)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), network(images), rtol=1e-8, atol=1e-8)
+
+
+def test_pruned_convolutions_train(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    network, compiled, images = pair
+    for module in [*network.modules(), *compiled.modules()]:
+        if isinstance(module, nn.Conv2d):
+            prune.l1_unstructured(module, "weight", 0.3)
+    for _ in range(2):
+        found = [gradients(module, module(images).square().sum()) for module in (network, compiled)]
+        assert_close(*found)
 
 
 def test_the_code_is_readable_python() -> None:

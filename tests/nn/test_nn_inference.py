@@ -325,3 +325,31 @@ def test_averages_come_first() -> None:
     pools = [v for v, op in enumerate(program.ops, start=1) if op.steps[0].at.startswith("transition")]
     kinds = [program.op(v).kinds[0] for v in pools]
     assert kinds == ["aggregate", "pool", "conv"] * 3
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_step_of_an_optimizer_is_noticed(fused: bool) -> None:
+    torch.manual_seed(0)
+    net = build(preset("resnet-20")).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        before = net(images)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, fused=fused)
+    net(images).square().sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        after = net(images)
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, net(images).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_norms_in_training_see_the_whole_batch() -> None:
+    network = Network(preset("resnet-20")).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
+    compiled = build(copy.deepcopy(network))
+    images = torch.randn(64, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), network(images), rtol=1e-4, atol=1e-4)
+    assert compiled.stem.norm1.num_batches_tracked == 1

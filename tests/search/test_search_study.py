@@ -326,7 +326,7 @@ def test_a_trial_without_enough_memory_fails_and_the_study_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = Study.from_config(tmp_path, make_config())
-    for number, place in enumerate(("connsearch.nn.Network", "connsearch.train.train")):
+    for number, place in enumerate(("connsearch.nn.build", "connsearch.train.train")):
         with monkeypatch.context() as patch:
             patch.setattr(place, no_memory)
             assert study.run(number + 1) == 1
@@ -371,7 +371,7 @@ def test_a_network_that_fits_no_memory_is_named() -> None:
 
 
 def test_a_plan_names_what_does_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("connsearch.nn.Network", no_memory)
+    monkeypatch.setattr("connsearch.nn.build", no_memory)
     with pytest.raises(TrainError, match=r"^out of memory on cpu: .*can't allocate memory"):
         plan_text(make_config(), tmp_path / "study")
 
