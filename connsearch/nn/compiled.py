@@ -11,10 +11,10 @@ from connsearch.errors import SpecError
 from connsearch.ir import Program, optimize
 from connsearch.ir.lower import lower
 from connsearch.ir.pipelines import INFERENCE
-from connsearch.nn import fused
 from connsearch.nn.emit import Emitted, emit
 from connsearch.nn.inference import Inference, applies
 from connsearch.nn.network import Network, check_images
+from connsearch.nn.statistics import statistics_moved_at_the_end
 from connsearch.spec.network import NetworkSpec
 
 
@@ -125,7 +125,7 @@ class CompiledNetwork(nn.Module):
             inference = self._folded()
             if inference.takes(images):
                 return inference.run(images)
-        with fused.statistics_moved_at_the_end():
+        with statistics_moved_at_the_end():
             return self._now.forward(self, images)
 
     def _folded(self) -> Inference:

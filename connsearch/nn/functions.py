@@ -1,0 +1,256 @@
+"""Fused operations as functions of autograd: what they keep, and what they leave to the ports of sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # its usual name
+
+from connsearch import kernels
+from connsearch.nn.shared import Shared, Weights, first_order
+from connsearch.nn.statistics import as_dtype, count_of, move
+
+
+class NormState:
+    """A batch norm in training with what follows it, for one forward pass.
+
+    Attributes:
+        ready: y, mean and variance, if they are computed already.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d, act: str, like: Tensor) -> None:
+        self.module, self.act = norm, act
+        self.count = count_of(like)
+        self.eps = norm.eps
+        self.ready: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """C."""
+        return self.module.weight
+
+    @property
+    def bias(self) -> Tensor:
+        """C."""
+        return self.module.bias
+
+    def rstd(self, var: Tensor) -> Tensor:
+        """Return 1 / sqrt(var + eps), C."""
+        return (var + self.eps).rsqrt()
+
+    def update(self, mean: Tensor, var: Tensor) -> None:
+        """Move the norm's running statistics."""
+        assert self.module.momentum is not None
+        move(self.module, mean, var, self.count, self.module.momentum)
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return y, mean and variance."""
+        ready, self.ready = self.ready, None
+        return ready or kernels.norm_act_train(x, weight, bias, self.eps, self.act)
+
+
+class WeightedSum(torch.autograd.Function):
+    """x = sum_i w_i h_i + b; with a norm given, what comes after it is computed in the same pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        shared: Sequence[Shared],
+        weights: Weights,
+        norm: NormState | None,
+        weight_LBC: Tensor,
+        bias: Tensor | None,
+        *values: Tensor,
+    ) -> Tensor:
+        """Return x, B C H W."""
+        ctx.set_materialize_grads(False)
+        ctx.ports, ctx.weights = [source.port for source in shared], weights
+        needs_values = weights.collected is None and weight_LBC.requires_grad
+        saved = values if needs_values else ()
+        ctx.save_for_backward(weight_LBC, *saved)
+        if weights.normalized:
+            weight_LBC, bias = _coefficients(weight_LBC, bias, shared, weights.eps)
+        if norm is None:
+            return kernels.weighted_sum(values, weight_LBC, bias)
+        x, y, mean, var = kernels.weighted_sum_norm_act(
+            values, weight_LBC, bias, norm.weight, norm.bias, norm.eps, norm.act
+        )
+        norm.ready = y, mean, var
+        return x
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        """Return gradients where they are not left at ports."""
+        weight_LBC, *values = ctx.saved_tensors
+        nothing = [None] * (3 + len(ctx.ports))
+        if grad is None:
+            return None, None, *nothing
+        for row, port in enumerate(ctx.ports):
+            port.leave(grad, weight_LBC[row], ctx.weights, row)
+        weight_grad = _gate_grads(grad, values, weight_LBC) if values else None
+        own_bias = ctx.needs_input_grad[4] and not ctx.weights.normalized
+        bias_grad = grad.sum(dim=(0, 2, 3)) if own_bias else None
+        return None, None, None, weight_grad, bias_grad, *[None] * len(ctx.ports)
+
+
+def _coefficients(
+    weight_LBC: Tensor, bias_LC: Tensor | None, shared: Sequence[Shared], eps: float
+) -> tuple[Tensor, Tensor]:
+    """Return a and b of sum_i a_i h_i + b that is sum_i (w_i BN_i(h_i) + b_i)."""
+    assert bias_LC is not None
+    stats = [source.port.stats for source in shared]
+    mean_LC = torch.stack([s.mean for s in stats if s is not None])
+    rstd_LC = (torch.stack([s.var for s in stats if s is not None]) + eps).rsqrt()
+    scale_LC = weight_LBC[:, 0].to(mean_LC.dtype) * rstd_LC
+    return scale_LC[:, None], (bias_LC.to(mean_LC.dtype) - scale_LC * mean_LC).sum(dim=0)
+
+
+def _gate_grads(grad: Tensor, values: Sequence[Tensor], weight_LBC: Tensor) -> Tensor:
+    """Return sum(g h) over what each weight weighs: L (B or 1) 1."""
+    products = torch.stack([_dot_by_image(grad, value) for value in values])
+    if weight_LBC.shape[1] == 1:
+        products = products.sum(dim=1, keepdim=True)
+    return products[:, :, None].to(weight_LBC.dtype)
+
+
+def _dot_by_image(a: Tensor, b: Tensor) -> Tensor:
+    """Return the inner product B of each image's values."""
+    return torch.bmm(a.reshape(len(a), 1, -1), b.reshape(len(b), -1, 1)).flatten()
+
+
+class NormActConv(torch.autograd.Function):
+    """conv(act(norm(x))); backward makes act(norm(x)) again instead of keeping it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        norm: NormState,
+        conv: nn.Conv2d | None,
+        x: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """Return what the last step gives out, B D H W."""
+        y, mean, var = norm.apply(x, norm_weight, norm_bias)
+        norm.update(mean, var)
+        ctx.act, ctx.conv = norm.act, conv
+        ctx.save_for_backward(x, mean, norm.rstd(var), norm_weight, norm_bias, weight)
+        return y if conv is None else _convolved(y, conv, weight, bias)
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        """Return gradients where they are not left at ports."""
+        x, mean, rstd, norm_weight, norm_bias, weight = ctx.saved_tensors
+        weight_grad = bias_grad = None
+        if ctx.conv is not None:
+            scale = as_dtype(norm_weight, rstd.dtype) * rstd
+            y = kernels.norm_act(x, scale, as_dtype(norm_bias, rstd.dtype) - mean * scale, ctx.act)
+            grad, weight_grad, bias_grad = _conv_backward(
+                grad, y, weight, ctx.conv, ctx.needs_input_grad[5:7]
+            )
+            del y
+        grad_x, grad_w, grad_b = kernels.norm_act_backward(
+            as_dtype(grad, x.dtype), x, mean, rstd, norm_weight, norm_bias, ctx.act
+        )
+        return (
+            None,
+            None,
+            grad_x,
+            as_dtype(grad_w, norm_weight.dtype),
+            as_dtype(grad_b, norm_bias.dtype),
+            weight_grad,
+            bias_grad,
+        )
+
+
+class ConcatNormActConv(torch.autograd.Function):
+    """conv(act(norm([h_1, ..., h_N]))); neither the concatenation nor what is made of it is kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        shared: Sequence[Shared],
+        norm: NormState,
+        conv: nn.Conv2d | None,
+        mean: Tensor,
+        rstd: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        *values: Tensor,
+    ) -> Tensor:
+        """Return what the last step gives out, B D H W."""
+        ctx.ports, ctx.act, ctx.conv = [source.port for source in shared], norm.act, conv
+        ctx.save_for_backward(mean, rstd, norm_weight, norm_bias, weight, *values)
+        y = _concat_norm_act(values, mean, rstd, norm_weight, norm_bias, norm.act)
+        return y if conv is None else _convolved(y, conv, weight, bias)
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        """Return gradients where they are not left at ports."""
+        mean, rstd, norm_weight, norm_bias, weight, *values = ctx.saved_tensors
+        weight_grad = bias_grad = None
+        if ctx.conv is not None:
+            y = _concat_norm_act(values, mean, rstd, norm_weight, norm_bias, ctx.act)
+            grad, weight_grad, bias_grad = _conv_backward(
+                grad, y, weight, ctx.conv, ctx.needs_input_grad[7:9]
+            )
+            del y
+        sinks = [port.accumulate(value) for port, value in zip(ctx.ports, values, strict=True)]
+        dots, sums = kernels.concat_norm_act_backward(
+            as_dtype(grad, values[0].dtype), values, mean, rstd, norm_weight, norm_bias, ctx.act, sinks
+        )
+        sizes = [value.shape[1] for value in values]
+        scale = as_dtype(norm_weight, sums.dtype) * rstd
+        through_mean = torch.split(scale * sums, sizes)
+        through_deviation = torch.split(scale * rstd * dots, sizes)
+        for port, s, d in zip(ctx.ports, through_mean, through_deviation, strict=True):
+            port.through_stats(s, d)
+        grads = (as_dtype(dots, norm_weight.dtype), as_dtype(sums, norm_bias.dtype), weight_grad, bias_grad)
+        return None, None, None, None, None, *grads, *[None] * len(values)
+
+
+def _concat_norm_act(
+    values: Sequence[Tensor], mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, act: str
+) -> Tensor:
+    scale = as_dtype(weight, rstd.dtype) * rstd
+    return kernels.concat_norm_act(values, scale, as_dtype(bias, rstd.dtype) - mean * scale, act)
+
+
+def _convolved(x: Tensor, conv: nn.Conv2d, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    assert weight is not None
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def _conv_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, conv: nn.Conv2d, wanted: Sequence[bool]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the gradients of a convolution's input, weight and bias; the last two only where wanted."""
+    sizes = None if conv.bias is None else list(conv.bias.shape)
+    grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+        grad,
+        as_dtype(x, grad.dtype),
+        as_dtype(weight, grad.dtype),
+        sizes,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        False,
+        [0, 0],
+        conv.groups,
+        [True, *wanted],
+    )
+    if grad_weight is not None:
+        grad_weight = as_dtype(grad_weight, weight.dtype)
+    if grad_bias is not None:
+        grad_bias = as_dtype(grad_bias, weight.dtype)
+    return grad_x, grad_weight, grad_bias
