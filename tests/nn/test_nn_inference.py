@@ -53,6 +53,7 @@ def assert_equal(definition: Network, compiled: CompiledNetwork, *, tolerance: f
 # ---- values --------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=30)
 @given(spec=specs(drops=True))
 def test_generated_networks(spec: NetworkSpec) -> None:
     assert_equal(*pair(randomise(Network(spec)).eval()))
@@ -65,6 +66,7 @@ def test_families(family: str, data: st.DataObject) -> None:
     assert_equal(*pair(randomise(Network(data.draw(families(family)))).eval()))
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(("topology", "aggregation"), PAIRS)
 def test_every_topology_and_aggregation(topology: str, aggregation: str) -> None:
     assert_equal(*pair(network(aggregation, topology=topology)))
