@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping
 
 from connsearch.ir.program import Program
 
-Reads = dict[
-    int, tuple[int, ...]
-]  # the values that each value's operation reads, in the order of the program
+# The values that each value's operation reads, in the order of the program.
+Reads = dict[int, tuple[int, ...]]
 
 
 def live_reads(program: Program, dead: Mapping[int, Collection[int]] | None = None) -> Reads:

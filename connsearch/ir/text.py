@@ -140,7 +140,7 @@ def _slots(text: str | None) -> tuple[tuple[int, int] | None, ...]:
 def _drops(text: str | None) -> tuple[EdgeDrop | None, ...]:
     words = [word.split() for word in (text or "{}")[1:-1].split(", ") if word]
     return tuple(
-        None if w == ["-"] else EdgeDrop(w[0], float(w[1]), float(w[2]), int(w[3]))  # type: ignore[arg-type]
+        None if w == ["-"] else EdgeDrop(w[0], float(w[1]), float(w[2]), int(w[3]))  # type: ignore[arg-type]  # EdgeDrop's kinds
         for w in words
     )
 

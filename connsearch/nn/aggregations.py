@@ -87,15 +87,20 @@ def _routed(rule: rules.Routed, source_channels: Sequence[int]) -> nn.Module:
     return Routed()
 
 
+def add_up(sources: Sources) -> Tensor:
+    """Return sum_i h_i, B C H W, oldest first."""
+    total = sources[0] + sources[1]
+    for h_BCHW in sources[2:]:
+        total += h_BCHW
+    return total
+
+
 class Sum(nn.Module):
     """x = sum_i h_i."""
 
     def forward(self, sources: Sources) -> Tensor:
         """Return B C H W."""
-        total = sources[0] + sources[1]
-        for h_BCHW in sources[2:]:
-            total += h_BCHW
-        return total
+        return add_up(sources)
 
 
 class Mean(Sum):

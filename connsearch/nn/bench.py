@@ -12,7 +12,7 @@ import statistics
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -140,8 +140,7 @@ def _made(way: str, network: Network) -> nn.Module:
     if way == "stacked":
         return stacked(network)
     if way == "torch.compile":
-        compiled: nn.Module = torch.compile(network)  # type: ignore[assignment]
-        return compiled
+        return cast(nn.Module, torch.compile(network))
     return build(network, pipeline=way)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from connsearch.ir.program import Aggregate, Op, Program, Scale, Step
 from connsearch.kernels.convolve.reference import Before
 from connsearch.nn.aggregations import Sum
-from connsearch.nn.convolve import conv_run, is_plain, joined_run
+from connsearch.nn.convolve import conv_run, joined_run
 from connsearch.nn.drops import Draws
 from connsearch.nn.folding import (
     Affine,
@@ -24,6 +24,7 @@ from connsearch.nn.folding import (
     sum_run,
     weighing,
 )
+from connsearch.nn.plain import is_plain, is_plain_conv
 from connsearch.spec.drops import EdgeDrop
 from connsearch.spec.ops import Conv, Shape
 
@@ -61,12 +62,18 @@ class Constants:
         return self._joined(value, head, tail) or self._chained(value, head, tail)
 
     def _is_constant(self, op: Op) -> bool:
-        return all(is_constant(self._at(step)) for step in op.steps if step.what.op == "norm")
+        """Return whether the norms and activations of an operation are now of the sort that is folded."""
+        modules = [(step.what.op, self._at(step)) for step in op.steps]
+        return all(
+            is_constant(module) if kind == "norm" else is_plain(module, nn.ReLU)
+            for kind, module in modules
+            if kind == "norm" or (kind == "act" and len(modules) > 1)
+        )
 
     def _joined(self, value: int, head: Op, tail: Op) -> Run | None:
         """Return a 1x1 convolution with what is before it as one function, None if there is none."""
         then, act, conv = self._affine(head), _act(head), self._at(tail.steps[0])
-        if not is_plain(conv) or not then:
+        if not is_plain_conv(conv) or not then:
             return None
         assert isinstance(conv, nn.Conv2d)
         if value in self._weighings:
@@ -102,7 +109,7 @@ class Constants:
             return gated_sum_run(what.slots, then, act, dtype)
         if what is not None and what.ref.name == "concat" and then:
             return concat_run(then, act, dtype)
-        if is_plain(first):
+        if is_plain_conv(first):
             assert isinstance(first, nn.Conv2d)
             return conv_run(first, then, act, shape)
         return norm_run(then, act, dtype) if then and op.kinds[0] == "norm" else None

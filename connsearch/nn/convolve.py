@@ -19,13 +19,6 @@ PACKED_OP = "_convolution_pointwise"  # of torch.ops.mkldnn: a convolution of on
 PACK = "mkldnn_reorder_conv2d_weight"  # of torch._C._nn
 
 
-def is_plain(module: nn.Module | None) -> bool:
-    """Return whether a module is a convolution that nothing is added to."""
-    return (
-        type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    )
-
-
 def conv_run(conv: nn.Conv2d, then: Affine | None, act: str, shape: Shape) -> Run:
     """Return act(a conv(x) + b) as a function of x.
 
@@ -87,7 +80,7 @@ def packs(device: str, dtype: torch.dtype) -> bool:
     >>> packs("meta", torch.float32)
     False
     """
-    if device != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if device != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]  # torch has no types there
         return False
     if not hasattr(torch.ops.mkldnn, PACKED_OP) or not hasattr(torch._C._nn, PACK):
         return False

@@ -11,10 +11,10 @@ from torch import Tensor, fx, nn
 from connsearch.ir.passes.glue import is_fused, is_weighted, norms_concat
 from connsearch.ir.program import Aggregate, Op, Program, Scale
 from connsearch.nn import fused
+from connsearch.nn.aggregations import add_up
 from connsearch.nn.drops import Draws
 from connsearch.nn.shared import constant_weights, gate_weights, share, weights_of
 from connsearch.spec.drops import EdgeDrop
-from connsearch.spec.ops import Act
 
 OWN_WEIGHTS = ("depthwise", "weighted")  # aggregations with a parameter for each source
 
@@ -117,12 +117,8 @@ class _Emitter:
         """Return norm, activation and convolution of a fused operation."""
         found: dict[str, Any] = {}
         for step in op.steps:
-            if isinstance(step.what, Act):
-                found["act"] = step.what.kind
-            elif step.what.op in ("norm", "conv"):
+            if step.what.op in ("norm", "act", "conv"):
                 found[step.what.op] = self._module(step.at)
-        if "norm" in found:
-            found.setdefault("act", "none")
         return found
 
     def _weighted(self, value: int, op: Op) -> fx.Node:
@@ -156,7 +152,7 @@ class _Emitter:
         if what.drops:
             sources = self._call(weaken, self.draws, what.drops, op.sources, sources)
         if not step.at:
-            return self._call(fused.add_up, sources)
+            return self._call(add_up, sources)
         if what.slots:
             gates = [gate and self._call(as_maps, gate) for gate in self._gates(op, what)]
             return self.graph.call_module(step.at, (sources, gates))

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from connsearch import kernels
 from connsearch.kernels.convolve.reference import Before
 from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Weighted
+from connsearch.nn.plain import is_plain
+from connsearch.nn.statistics import sum_dtype
 
 Run = Callable[..., Tensor]
 
@@ -58,8 +60,10 @@ class Weighing(NamedTuple):
 
 def is_constant(norm: nn.Module | None) -> bool:
     """Return whether a module is a batch norm that is a x + b now."""
-    if type(norm) is not nn.BatchNorm2d:
-        return False
+    return is_plain(norm, nn.BatchNorm2d) and isinstance(norm, nn.BatchNorm2d) and _has_statistics(norm)
+
+
+def _has_statistics(norm: nn.BatchNorm2d) -> bool:
     return not norm.training and norm.running_mean is not None
 
 
@@ -91,15 +95,10 @@ def weighing(module: nn.Module) -> Weighing | None:
     return None
 
 
-def accumulated(dtype: torch.dtype) -> torch.dtype:
-    """Return the type that sums of maps of a type are computed in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def sum_run(what: Weighing, act: str, dtype: torch.dtype) -> Run:
     """Return act(sum_i w_i h_i + b) as a function of the sources."""
-    weight = what.weight.to(accumulated(dtype))
-    bias = None if what.bias is None else what.bias.to(accumulated(dtype))
+    weight = what.weight.to(sum_dtype(dtype))
+    bias = None if what.bias is None else what.bias.to(sum_dtype(dtype))
     if act == "none":
         return lambda *sources: kernels.weighted_sum(sources, weight, bias)
     return lambda *sources: kernels.weighted_sum(sources, weight, bias).relu_()
@@ -116,7 +115,7 @@ def gated_sum_run(
         act: The activation after that.
         dtype: Of the sources.
     """
-    scale, shift = (t.to(accumulated(dtype)) for t in then) if then else (None, None)
+    scale, shift = (t.to(sum_dtype(dtype)) for t in then) if then else (None, None)
 
     def run(*reads: Tensor) -> Tensor:
         one = reads[0].new_ones(len(reads[0]))
@@ -132,13 +131,13 @@ def gated_sum_run(
 
 def norm_run(what: Affine, act: str, dtype: torch.dtype) -> Run:
     """Return act(a x + b) as a function of x."""
-    scale, shift = (t.to(accumulated(dtype)) for t in what)
+    scale, shift = (t.to(sum_dtype(dtype)) for t in what)
     return lambda x: kernels.norm_act(x, scale, shift, act)
 
 
 def concat_run(what: Affine, act: str, dtype: torch.dtype) -> Run:
     """Return act(a [h_1, ..., h_N] + b) as a function of the sources."""
-    scale, shift = (t.to(accumulated(dtype)) for t in what)
+    scale, shift = (t.to(sum_dtype(dtype)) for t in what)
     return lambda *sources: kernels.concat_norm_act(sources, scale, shift, act)
 
 
@@ -147,7 +146,7 @@ def folded(conv: nn.Conv2d, then: Affine | None) -> tuple[Tensor, Tensor | None]
     weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
     if then is None:
         return weight, bias
-    wide = accumulated(weight.dtype)
+    wide = sum_dtype(weight.dtype)
     shift = then.shift if bias is None else then.shift + then.scale * bias.double()
     scaled = weight.to(wide) * then.scale.to(wide)[:, None, None, None]
     return scaled.to(weight.dtype), shift.to(weight.dtype)

@@ -1,8 +1,8 @@
 """What a compiled network calls for operations of several steps, with gradients.
 
 Each function does what the modules it is given would do one after the other, in training, and reads their
-parameters and updates their running statistics as they would. A norm that was put into evaluation on its
-own is left to torch.
+parameters and updates their running statistics as they would. Where one of them was put into evaluation on
+its own, or something else put in its place, they run one after the other.
 """
 
 from __future__ import annotations
@@ -12,68 +12,62 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch.nn.aggregations import NormalizedDepthwise
 from connsearch.nn.functions import ConcatNormActConv, NormActConv, NormState, WeightedSum
+from connsearch.nn.plain import is_plain, is_plain_conv
 from connsearch.nn.shared import Shared, Weights, share
 from connsearch.nn.statistics import count_of, move
 
 Sources = Sequence[Shared | Tensor]
 
 
-def add_up(sources: Sequence[Tensor]) -> Tensor:
-    """Return the sum of several maps."""
-    total = sources[0] + sources[1]
-    for h_BCHW in sources[2:]:
-        total += h_BCHW
-    return total
-
-
-def layer(x: Tensor, norm: nn.BatchNorm2d, act: str, conv: nn.Conv2d | None = None) -> Tensor:
-    """Return conv(act(norm(x))), or without a convolution act(norm(x))."""
-    if conv is not None and not _fuses(conv):
-        return conv(layer(x, norm, act))  # type: ignore[no-any-return]
-    if not _computes_stats(norm):
-        return _plain(norm(x), act, conv)
-    return _norm_act_conv(x, NormState(norm, act, x), conv)
+def layer(
+    x: Tensor, norm: nn.BatchNorm2d, act: nn.ReLU | None = None, conv: nn.Conv2d | None = None
+) -> Tensor:
+    """Return conv(act(norm(x))), or as much of it as is given."""
+    if not _fuses(norm, act, conv):
+        return _one_by_one(norm(x), act, conv)
+    return _norm_act_conv(x, _state(norm, act, x), conv)
 
 
 def weighted_layer(
     sources: Sources,
     weights: Weights,
     norm: nn.BatchNorm2d | None = None,
-    act: str = "none",
+    act: nn.ReLU | None = None,
     conv: nn.Conv2d | None = None,
 ) -> Tensor:
     """Return conv(act(norm(x))) of x = sum_i w_i h_i + b, or as much of it as is given."""
-    if conv is not None and not _fuses(conv):
-        return conv(weighted_layer(sources, weights, norm, act))  # type: ignore[no-any-return]
     if weights.module is not None and not weights.module.training:
         plain = weights.module([_value(source) for source in sources])
         return plain if norm is None else layer(plain, norm, act, conv)
     shared = [_shared(source, weights) for source in sources]
-    fused = NormState(norm, act, shared[0].value) if norm is not None and _computes_stats(norm) else None
+    fuses = norm is not None and _fuses(norm, act, conv)
+    fused = _state(norm, act, shared[0].value) if norm is not None and fuses else None
     if weights.normalized:
         _update_sources(weights.module, shared)
     values = [source.value for source in shared]
     x = _apply(WeightedSum, shared, weights, fused, weights.tensor, weights.bias, *values)
     if norm is None:
         return x
-    return _norm_act_conv(x, fused, conv) if fused is not None else _plain(norm(x), act, conv)
+    return _norm_act_conv(x, fused, conv) if fused is not None else _one_by_one(norm(x), act, conv)
 
 
-def concat_layer(sources: Sources, norm: nn.BatchNorm2d, act: str, conv: nn.Conv2d | None = None) -> Tensor:
+def concat_layer(
+    sources: Sources,
+    norm: nn.BatchNorm2d,
+    act: nn.ReLU | None = None,
+    conv: nn.Conv2d | None = None,
+) -> Tensor:
     """Return conv(act(norm(x))) of the concatenation x of the sources, which is not made."""
-    if conv is not None and not _fuses(conv):
-        return conv(concat_layer(sources, norm, act))  # type: ignore[no-any-return]
-    if not _computes_stats(norm):
-        return _plain(norm(torch.cat([_value(source) for source in sources], dim=1)), act, conv)
+    if not _fuses(norm, act, conv):
+        return _one_by_one(norm(torch.cat([_value(source) for source in sources], dim=1)), act, conv)
     shared = [_shared(source) for source in sources]
     stats = [source.port.stats for source in shared]
     mean = torch.cat([s.mean for s in stats if s is not None])
     var = torch.cat([s.var for s in stats if s is not None])
-    fused = NormState(norm, act, shared[0].value)
+    fused = _state(norm, act, shared[0].value)
     fused.update(mean, var)
     values = [source.value for source in shared]
     weight, bias = (None, None) if conv is None else (conv.weight, conv.bias)
@@ -101,30 +95,26 @@ def _shared(source: Shared | Tensor, weights: Weights | None = None) -> Shared:
     return share(source, [weights] if weights is not None else (), stats=stats)
 
 
-def _computes_stats(norm: nn.BatchNorm2d) -> bool:
-    """Return whether a norm is one whose statistics are those of the batch, kept as running averages."""
+def _fuses(norm: nn.BatchNorm2d, act: nn.ReLU | None, conv: nn.Conv2d | None) -> bool:
+    """Return whether modules are what they were built as, and the norm's statistics those of the batch."""
     return (
-        _is_plain(norm, nn.BatchNorm2d)
+        is_plain(norm, nn.BatchNorm2d)
         and norm.training
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
+        and (act is None or is_plain(act, nn.ReLU))
+        and (conv is None or is_plain_conv(conv))
     )
 
 
-def _is_plain(module: nn.Module, sort: type[nn.Module]) -> bool:
-    """Return whether a module is what it was built as: no subclass, nothing else in its place, no hooks."""
-    return type(module) is sort and not module._forward_pre_hooks and not module._forward_hooks
-
-
-def _fuses(conv: nn.Conv2d | None) -> bool:
-    """Return whether a convolution may run inside a fused operation."""
-    return conv is None or (_is_plain(conv, nn.Conv2d) and conv.padding_mode == "zeros")
-
-
-def _plain(x: Tensor, act: str, conv: nn.Conv2d | None) -> Tensor:
-    x = F.relu(x) if act == "relu" else x
+def _one_by_one(x: Tensor, act: nn.Module | None, conv: nn.Module | None) -> Tensor:
+    x = x if act is None else act(x)
     return x if conv is None else conv(x)
+
+
+def _state(norm: nn.BatchNorm2d, act: nn.ReLU | None, like: Tensor) -> NormState:
+    return NormState(norm, "none" if act is None else "relu", like)
 
 
 def _update_sources(module: nn.Module | None, sources: Sequence[Shared]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from connsearch import kernels
 from connsearch.errors import KernelError
 from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Weighted
+from connsearch.nn.statistics import sum_dtype
 
 
 class Statistics(NamedTuple):
@@ -134,8 +135,8 @@ def weights_of(module: nn.Module) -> Weights:
 
 def constant_weights(n: int, value: float, like: Tensor) -> Weights:
     """Return the same weight for each of n sources, in the type that sums are computed in."""
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return Weights(torch.full((n, 1, 1), value, dtype=dtype, device=like.device), None, None)
+    weight_L11 = torch.full((n, 1, 1), value, dtype=sum_dtype(like.dtype), device=like.device)
+    return Weights(weight_L11, None, None)
 
 
 def gate_weights(gates: Sequence[Tensor | None], like: Tensor) -> Weights:

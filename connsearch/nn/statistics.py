@@ -76,3 +76,8 @@ def _move_all(moves: Sequence[Move]) -> None:
 def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a tensor of a type; asked so often that it looks first."""
     return tensor if tensor.dtype is dtype else tensor.to(dtype)
+
+
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the type that sums of maps of a type are computed in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

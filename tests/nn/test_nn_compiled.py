@@ -326,8 +326,9 @@ def test_modules_put_in_place_of_others_run(
                 child.__class__ = Doubled
             if name == "norm2":
                 setattr(module, name, nn.GroupNorm(1, child.num_features).double())
-    compiled = build(copy.deepcopy(network))
-    compiled.train(training)
+            if name == "act1":
+                setattr(module, name, nn.ELU())
+    compiled = build(copy.deepcopy(network)).train(training)
     network.train(training)
     found = [gradients(module, module(images).square().sum()) for module in (network, compiled)]
     assert_close(*found)
@@ -343,6 +344,14 @@ def test_pruned_convolutions_train(pair: tuple[Network, nn.Module, torch.Tensor]
     for _ in range(2):
         found = [gradients(module, module(images).square().sum()) for module in (network, compiled)]
         assert_close(*found)
+    for module in (network.eval(), compiled.eval()):
+        with torch.no_grad():
+            module(images)
+            for child in module.modules():
+                if hasattr(child, "weight_orig"):
+                    child.weight_orig.mul_(2)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), network(images), rtol=1e-8, atol=1e-8)
 
 
 def test_the_code_is_readable_python() -> None:

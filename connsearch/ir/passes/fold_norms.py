@@ -15,9 +15,8 @@ from __future__ import annotations
 
 from connsearch.ir.passes.glue import glued
 from connsearch.ir.program import Op, Program, Step
+from connsearch.ir.verify import CONVOLUTIONS
 from connsearch.spec.ops import Act, Norm
-
-CONVOLUTIONS = ("conv", "depthwise_conv")
 
 
 def fold_norms(program: Program) -> Program:
@@ -27,7 +26,7 @@ def fold_norms(program: Program) -> Program:
 
 def _fits(first: Op, second: Op) -> bool:
     folded = all(_is_foldable(step) for step in second.steps)
-    return folded and first.kinds in tuple((kind,) for kind in CONVOLUTIONS)
+    return folded and len(first.steps) == 1 and first.kinds[0] in CONVOLUTIONS
 
 
 def _is_foldable(step: Step) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from connsearch.ir.program import Op, Program, renumbered
+from connsearch.spec.aggregations import Depthwise, rule_of
 
 
 def glued(program: Program, fits: Callable[[Op, Op], bool]) -> Program:
@@ -47,7 +48,10 @@ def is_fused(program: Program, op: Op) -> bool:
 def is_normalized(op: Op) -> bool:
     """Return whether an operation starts with a weighted sum of sources normalised one by one."""
     what = op.aggregate
-    return is_weighted(op) and what is not None and what.ref.name == "depthwise" and not what.ref.params
+    if what is None or not is_weighted(op):
+        return False
+    rule = rule_of(what.ref)
+    return isinstance(rule, Depthwise) and rule.form == "normalized"
 
 
 def norms_concat(op: Op) -> bool:
