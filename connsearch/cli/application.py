@@ -1,0 +1,62 @@
+"""The application, and what its commands share: options, how an error of ours is printed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from connsearch.errors import ConnsearchError
+
+if TYPE_CHECKING:
+    from connsearch.spec.network import NetworkSpec
+
+
+class _Group(TyperGroup):
+    """Prints an error of ours as one line and exits with 1; Ctrl-C exits with 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConnsearchError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Search neural architectures over cross-layer connectivity, at equal compute.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from connsearch import __version__
+
+        typer.echo(f"connsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Search neural architectures over cross-layer connectivity, at equal compute."""
+
+
+Net = Annotated[str, typer.Argument(metavar="NET", help="A preset's name or a NetworkSpec TOML file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def read_network(net: str, classes: int | None = None) -> NetworkSpec:
+    """Return the network that a preset name or a file stands for."""
+    from connsearch.spec.presets import load_network
+
+    return load_network(net, n_classes=classes)
