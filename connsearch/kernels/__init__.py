@@ -19,6 +19,9 @@ from connsearch.kernels.weighted_sum import (
     weighted_sum_norm_act,
 )
 
+# isort: split
+from connsearch.kernels import flops, gradients  # noqa: F401  # of the operators that are registered above
+
 __all__ = [
     "Choice",
     "add_affine",

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from connsearch.errors import KernelError
+from connsearch.kernels import fakes
+from connsearch.kernels.operators import OPERATORS, Operator, is_watched
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -81,19 +83,38 @@ def use_backend(backend: str) -> Iterator[None]:
         _forced.pop()
 
 
-def dispatched(reference: Callable[P, R]) -> Callable[P, R]:
-    """Return a function that runs the implementation which the maps in its first argument choose."""
-    package = reference.__module__.split(".")[-2]
+def dispatched(reference: Callable[P, R], *, written: str | None = None) -> Callable[P, R]:
+    """Return a function that runs the implementation which the maps in its first argument choose.
+
+    It is an operator of torch as well, of the same name, and goes through it where torch looks on.
+
+    Args:
+        reference: Whose name, arguments and outcome all implementations have.
+        written: The argument that it adds to in place, if it does: a map or maps.
+    """
+    package, name = reference.__module__.split(".")[-2], reference.__name__
+
+    def run(*args: Any) -> Any:
+        like = _first(args)
+        return _function(package, name, choose(like.device.type, like.dtype).backend)(*args)
+
+    operator = OPERATORS[name] = Operator(reference, run, getattr(fakes, name), written)
 
     @wraps(reference)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        first = args[0]
-        like = first if isinstance(first, Tensor) else cast(Sequence[Tensor], first)[0]
-        backend = choose(like.device.type, like.dtype).backend
-        found: R = _function(package, reference.__name__, backend)(*args, **kwargs)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        like = _first(args)
+        if is_watched(like, args):
+            through: R = operator(*args, **kwargs)
+            return through
+        found: R = _function(package, name, choose(like.device.type, like.dtype).backend)(*args, **kwargs)
         return found
 
-    return run
+    return call
+
+
+def _first(args: Sequence[Any]) -> Tensor:
+    first = args[0]
+    return first if isinstance(first, Tensor) else cast(Sequence[Tensor], first)[0]
 
 
 @cache

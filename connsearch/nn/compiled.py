@@ -11,6 +11,7 @@ from connsearch.errors import SpecError
 from connsearch.ir import Program, optimize
 from connsearch.ir.lower import lower
 from connsearch.ir.pipelines import INFERENCE
+from connsearch.nn import tracing
 from connsearch.nn.emit import Emitted, emit
 from connsearch.nn.inference import Inference, applies
 from connsearch.nn.network import Network, check_images
@@ -59,6 +60,7 @@ class CompiledNetwork(nn.Module):
     Attributes:
         program: What it runs in training.
         heads: The names of the heads; the last is the network's own.
+        emitted: What it runs with gradients, by whether it is training.
     """
 
     def __init__(self, network: Network, pipeline: str) -> None:
@@ -69,7 +71,7 @@ class CompiledNetwork(nn.Module):
             raise SpecError(f"pipeline {INFERENCE!r} has no gradients: evaluation runs it by itself")
         self.program: Program = optimize(lower(network.spec), pipeline)
         self.heads = network.heads
-        self._emitted = self._emit()
+        self.emitted = self._emit()
         self._folds = pipeline != "none"
         self._inference: Inference | None = None
         for name, child in network.named_children():
@@ -80,11 +82,11 @@ class CompiledNetwork(nn.Module):
         return {True: emit(self.program), False: emit(lower(self.spec))}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_emitted": None, "_inference": None}
+        return {**self.__dict__, "emitted": None, "_inference": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._emitted = self._emit()
+        self.emitted = self._emit()
 
     @property
     def spec(self) -> NetworkSpec:
@@ -99,9 +101,7 @@ class CompiledNetwork(nn.Module):
 
     @property
     def _now(self) -> Emitted:
-        if torch.compiler.is_compiling():  # it fuses by itself: ports have no place in its graphs
-            return self._emitted[False]
-        return self._emitted[self.training]
+        return self.emitted[self.training and not torch.compiler.is_compiling()]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of the network's own head.
@@ -125,6 +125,8 @@ class CompiledNetwork(nn.Module):
             inference = self._folded()
             if inference.takes(images):
                 return inference.run(images)
+        if tracing.keeps_kernels(self):
+            return tracing.run(self, images)
         with statistics_moved_at_the_end():
             return self._now.forward(self, images)
 

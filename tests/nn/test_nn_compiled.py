@@ -6,7 +6,9 @@ import copy
 import gc
 import io
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -208,17 +210,49 @@ def test_autocast(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
     assert all(p.grad is not None and p.grad.dtype == p.dtype for p in compiled.parameters())
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("pair", ["depthwise"], indirect=True)
+COMPILED = [
+    pytest.param(backend, training, pair, marks=() if quick else pytest.mark.large)
+    for backend in ("aot_eager", "inductor")
+    for training in (True, False)
+    for pair in ("depthwise", "depthwise(form=paper)", "concat", "routed", "sum")
+    for quick in [backend == "aot_eager" and training and pair in ("depthwise", "concat")]
+]
+
+
+@pytest.mark.parametrize(("backend", "training", "pair"), COMPILED, indirect=["pair"])
 def test_torch_compile_sees_one_graph(
-    pair: tuple[Network, nn.Module, torch.Tensor], *, training: bool
+    pair: tuple[Network, nn.Module, torch.Tensor], backend: str, *, training: bool
 ) -> None:
-    _, compiled, images = pair
-    compiled.train(training)
-    expected = copy.deepcopy(compiled)(images)
+    network, compiled, images = pair
+    for module in (network, compiled):
+        module.train(training)
     torch._dynamo.reset()  # it keeps a few graphs for each function, not for each network
-    again = torch.compile(compiled, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(again(images), expected, rtol=1e-9, atol=1e-9)
+    again = torch.compile(compiled, fullgraph=True, backend=backend)
+    for _ in range(2):
+        expected, found = network(images), again(images)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+        assert_close(gradients(compiled, found.square().sum()), gradients(network, expected.square().sum()))
+    assert_close([*compiled.buffers()], [*network.buffers()])
+
+
+@pytest.mark.parametrize("pair", ["depthwise"], indirect=True)
+def test_in_training_torch_compile_sees_the_kernels(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    from torch._dynamo.backends.common import aot_autograd  # takes seconds to import
+    from torch._functorch.aot_autograd import make_boxed_func
+
+    _, compiled, images = pair
+    graphs: list[str] = []
+
+    def keep(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        graphs.append(graph.code)
+        return make_boxed_func(graph.forward)
+
+    torch._dynamo.reset()
+    again = torch.compile(compiled, fullgraph=True, backend=aot_autograd(fw_compiler=keep))
+    again(images).square().sum().backward()
+    assert len(graphs) == 2  # forward and backward
+    assert "connsearch.weighted_sum_norm_act" in graphs[0]
+    assert "connsearch.pull_normalized" in graphs[1]
 
 
 def test_torch_export(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:

@@ -6,5 +6,5 @@ from connsearch.kernels.dispatch import dispatched
 __all__ = ["add_affine", "concat_norm_act", "concat_norm_act_backward"]
 
 concat_norm_act = dispatched(reference.concat_norm_act)
-concat_norm_act_backward = dispatched(reference.concat_norm_act_backward)
-add_affine = dispatched(reference.add_affine)
+concat_norm_act_backward = dispatched(reference.concat_norm_act_backward, written="sinks")
+add_affine = dispatched(reference.add_affine, written="sink")

@@ -6,4 +6,4 @@ from connsearch.kernels.norm_act_conv import reference
 __all__ = ["norm_act_conv", "norm_act_conv_backward"]
 
 norm_act_conv = dispatched(reference.norm_act_conv)
-norm_act_conv_backward = dispatched(reference.norm_act_conv_backward)
+norm_act_conv_backward = dispatched(reference.norm_act_conv_backward, written="sinks")

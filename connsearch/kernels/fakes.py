@@ -1,0 +1,164 @@
+"""What kernels give out, without computing it: empty tensors of the right shape, type and layout.
+
+Each function has the name and arguments of a reference. Shapes: L sources, R readers, B C H W maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def sum_dtype(x: Tensor) -> torch.dtype:
+    """Return the type of statistics and sums over a map."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def new_map(like: Tensor, channels: int | None = None) -> Tensor:
+    """Return a dense map in the layout of another one, maybe of other channels."""
+    B, C, H, W = like.shape
+    last = not like.is_contiguous() and C > 1 and like.stride(1) == 1
+    form = torch.channels_last if last else torch.contiguous_format
+    shape = (B, C if channels is None else channels, H, W)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=form)
+
+
+def vectors(like: Tensor, count: int, *shape: int) -> tuple[Tensor, ...]:
+    """Return so many tensors of sums over a map."""
+    return tuple(torch.empty(shape, dtype=sum_dtype(like), device=like.device) for _ in range(count))
+
+
+def _channels(sources: Sequence[Tensor]) -> int:
+    return sum(h.shape[1] for h in sources)
+
+
+def weighted_sum(sources: Sequence[Tensor], weight_LBC: Tensor, bias_C: Tensor | None = None) -> Tensor:
+    """Return B C H W."""
+    return new_map(sources[0])
+
+
+def weighted_sum_norm_act(
+    sources: Sequence[Tensor],
+    weight_LBC: Tensor,
+    bias_C: Tensor | None,
+    norm_weight_C: Tensor,
+    norm_bias_C: Tensor,
+    eps: float,
+    act: str,
+) -> tuple[Tensor, ...]:
+    """Return two maps B C H W, mean C, variance C."""
+    first = sources[0]
+    return new_map(first), new_map(first), *vectors(first, 2, first.shape[1])
+
+
+def pull(
+    grads: Sequence[Tensor], weight_RBC: Tensor, source: Tensor, extra: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Return a map B C H W, and R (B or 1) (C or 1)."""
+    return new_map(source), *vectors(source, 1, *weight_RBC.shape)
+
+
+def pull_normalized(
+    grads: Sequence[Tensor],
+    weight_RC: Tensor,
+    source: Tensor,
+    mean_C: Tensor,
+    rstd_C: Tensor,
+    extra: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """Return a map B C H W, and twice R C."""
+    return new_map(source), *vectors(source, 2, len(grads), source.shape[1])
+
+
+def batch_stats(x: Tensor) -> tuple[Tensor, ...]:
+    """Return mean C, variance C."""
+    return vectors(x, 2, x.shape[1])
+
+
+def norm_act(x: Tensor, scale_C: Tensor, shift_C: Tensor, act: str) -> Tensor:
+    """Return B C H W."""
+    return new_map(x)
+
+
+def norm_act_train(x: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float, act: str) -> tuple[Tensor, ...]:
+    """Return a map B C H W, mean C, variance C."""
+    return new_map(x), *vectors(x, 2, x.shape[1])
+
+
+def norm_act_backward(
+    grad_y: Tensor,
+    x: Tensor,
+    mean_C: Tensor,
+    rstd_C: Tensor,
+    weight_C: Tensor,
+    bias_C: Tensor,
+    act: str,
+) -> tuple[Tensor, ...]:
+    """Return a map B C H W, and twice C."""
+    return new_map(x), *vectors(x, 2, x.shape[1])
+
+
+def concat_norm_act(sources: Sequence[Tensor], scale_K: Tensor, shift_K: Tensor, act: str) -> Tensor:
+    """Return B K H W."""
+    return new_map(sources[0], _channels(sources))
+
+
+def concat_norm_act_backward(
+    grad_y: Tensor,
+    sources: Sequence[Tensor],
+    mean_K: Tensor,
+    rstd_K: Tensor,
+    weight_K: Tensor,
+    bias_K: Tensor,
+    act: str,
+    sinks: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """Return twice K."""
+    return vectors(sources[0], 2, _channels(sources))
+
+
+def add_affine(sink: Tensor, source: Tensor, slope_C: Tensor, shift_C: Tensor) -> None:
+    """Return nothing."""
+
+
+def norm_act_conv(
+    sources: Sequence[Tensor], scale_K: Tensor, shift_K: Tensor, act: str, weight_OK: Tensor
+) -> Tensor:
+    """Return B O H W."""
+    return new_map(sources[0], weight_OK.shape[0])
+
+
+def norm_act_conv_backward(
+    grad_y: Tensor,
+    sources: Sequence[Tensor],
+    mean_K: Tensor,
+    rstd_K: Tensor,
+    norm_weight_K: Tensor,
+    norm_bias_K: Tensor,
+    act: str,
+    weight_OK: Tensor,
+    sinks: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """Return twice K, and O K."""
+    first = sources[0]
+    return *vectors(first, 2, _channels(sources)), *vectors(first, 1, *weight_OK.shape)
+
+
+def begin_sums(sources: Sequence[Tensor], weight_KLC: Tensor, sums: Sequence[Tensor]) -> None:
+    """Return nothing."""
+
+
+def finish_sum_norm_act(
+    begun: Tensor,
+    sources: Sequence[Tensor],
+    weight_LC: Tensor,
+    bias_C: Tensor | None,
+    norm_weight_C: Tensor,
+    norm_bias_C: Tensor,
+    eps: float,
+    act: str,
+) -> tuple[Tensor, ...]:
+    """Return a map B C H W, mean C, variance C."""
+    return new_map(begun), *vectors(begun, 2, begun.shape[1])

@@ -1,0 +1,54 @@
+"""How many operations kernels do, for `torch.utils.flop_counter`: two for each multiply-accumulate.
+
+Only what has weights counts, as torch counts convolutions and not norms. A plain sum that runs as a weighted
+one, with weights of one, counts as that.
+
+Shapes: L sources, R readers, B C H W maps, K channels into a convolution and O out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+Sizes = Sequence[int]
+
+
+def weighted_sum(sources: Sequence[Sizes], *_: Any, **__: Any) -> int:
+    """Count L multiply-accumulates for each element of the sum."""
+    return 2 * len(sources) * prod(sources[0])
+
+
+def pull(grads: Sequence[Sizes], *_: Any, **__: Any) -> int:
+    """Count for each reader's gradient one into the source's and one into its weight's."""
+    return 4 * len(grads) * prod(grads[0])
+
+
+def norm_act_conv(
+    sources: Sequence[Sizes], scale: Sizes, shift: Sizes, act: str, weight: Sizes, **_: Any
+) -> int:
+    """Count the products of a 1x1 convolution."""
+    B, _K, H, W = sources[0]
+    return 2 * B * H * W * prod(weight)
+
+
+def norm_act_conv_backward(grad: Sizes, *others: Any, **_: Any) -> int:
+    """Count the products for the gradients of input and weight."""
+    B, _O, H, W = grad
+    weight: Sizes = others[6]
+    return 4 * B * H * W * prod(weight)
+
+
+for _name, _count in (
+    ("weighted_sum", weighted_sum),
+    ("weighted_sum_norm_act", weighted_sum),
+    ("pull", pull),
+    ("pull_normalized", pull),
+    ("norm_act_conv", norm_act_conv),
+    ("norm_act_conv_backward", norm_act_conv_backward),
+):
+    register_flop_formula(getattr(torch.ops.connsearch, _name))(_count)  # type: ignore[no-untyped-call]
