@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from connsearch.config import Config
 from connsearch.cost.cost import CONVENTIONS
+from connsearch.cost.counters import COUNTERS
 from connsearch.cost.model import network_cost
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.spec.presets import preset
@@ -32,7 +33,7 @@ class Figure(Config):
     Attributes:
         preset: The preset that it is about.
         n_classes: Classes it was printed for; 0 for the preset's own.
-        quantity: `params`, `macs`, or FLOPs in a named convention.
+        quantity: `params`, `macs`, FLOPs in a named convention, or what one of the `COUNTERS` counts.
         printed: The number as printed, such as `6.69M`.
         source: Where it is printed.
         status: `met`: the counted number rounds to it. `misprint`: it is wrong where it is printed.
@@ -52,7 +53,7 @@ class Figure(Config):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        known = ("params", "macs", *CONVENTIONS)
+        known = ("params", "macs", *CONVENTIONS, *COUNTERS)
         if self.quantity not in known:
             raise SpecError(f"unknown quantity {self.quantity!r}. {did_you_mean(self.quantity, known)}")
         if self.status in _NOT_MET and not self.note:
@@ -70,7 +71,10 @@ class Figure(Config):
 
     def counted(self) -> int:
         """Return what the preset's cost says."""
-        cost = network_cost(preset(self.preset, n_classes=self.n_classes or None))
+        spec = preset(self.preset, n_classes=self.n_classes or None)
+        if self.quantity in COUNTERS:
+            return COUNTERS[self.quantity](spec)
+        cost = network_cost(spec)
         if self.quantity in CONVENTIONS:
             return cost.flops(self.quantity)
         return int(getattr(cost, self.quantity))
@@ -148,7 +152,7 @@ def published_table(figures: Sequence[Figure], presets: Iterable[str] = ()) -> s
             [
                 record["preset"],
                 str(record["n_classes"]),
-                quantity if quantity in ("params", "macs") else f"FLOPs ({quantity})",
+                f"FLOPs ({quantity})" if quantity in CONVENTIONS else quantity,
                 record["printed"],
                 f"{record['counted']:,}",
                 f"{100 * record['relative_difference']:+.2f} %",

@@ -77,6 +77,14 @@ def test_the_table_of_some_presets() -> None:
     assert lines[-1].endswith(f" of {n_figures} published figures are met to the printed digit.")
 
 
+def test_what_others_count_is_called_by_its_name() -> None:
+    lines = published_table(figures_of(["hardnet-68"])).splitlines()[1:-1]
+    quantities = [line.split()[2] for line in lines]
+    assert quantities == ["params", "ptflops", "ptflops"]
+    assert lines[1].split()[3:5] == ["4.3G", "4,260,263,250"]
+    assert network_cost(preset("hardnet-68")).macs == 4_246_114_304
+
+
 def test_figures_of_a_typo_name_the_preset() -> None:
     with pytest.raises(SpecError, match=r"^unknown preset 'delugnet-146'.* Did you mean 'delugenet-146'\?"):
         figures_of(["delugnet-146"])

@@ -1,7 +1,9 @@
 """Networks that predict every pixel: a path down, a path up, features of the one read on the other.
 
-FC-DenseNets (Jegou et al., arXiv 1611.09326) with the rule of DenseNet or SparseNet inside blocks,
-FC-Log-DenseNets (Hu et al., arXiv 1711.00002) with one rule over the whole depth. U-Nets (Ronneberger et
+FC-DenseNets (Jegou et al., arXiv 1611.09326) with the rule of DenseNet or SparseNet inside blocks, as their
+authors' code has them; `-short-head` and the `ref100` networks as HarDNet's paper (arXiv 1909.00948, Table 2)
+counts them, with a head that reads the last block's layers alone. FC-Log-DenseNets (Hu et al.,
+arXiv 1711.00002) with one rule over the whole depth. U-Nets (Ronneberger et
 al., arXiv 1505.04597) and hypercolumns (Hariharan et al., arXiv 1411.5752) are recalled, not confirmed: the
 rule is theirs, sizes are ours.
 
@@ -56,7 +58,7 @@ def fc_log_densenet(
     Raises:
         SpecError: if the number of blocks is even, one has no layer or a value is wrong.
     """
-    scales = _scales(depths)
+    scales = way_down_and_up(depths)
     rule = pattern_rule(pattern, depths, hubs=(depths[0],) if hubs is None else hubs)
     graph = graph_of_rule(rule, depths, scales=scales, up="up", newest="" if lean else "newest")
     up = LINES.ref("deconv", keep=True, norm="batch", activation="relu")
@@ -72,6 +74,7 @@ def fc_densenet(
     *,
     topology: object = "dense",
     stem: int = 48,
+    short_head: bool = False,
     **settings: Any,
 ) -> NetworkSpec:
     """Return an FC-DenseNet: dense blocks; going up, a block reads the deconvolved layers of the one before.
@@ -85,22 +88,31 @@ def fc_densenet(
         growth: Channels of each layer.
         topology: The rule inside a block.
         stem: Channels of the stem.
+        short_head: Whether the head reads the last block without its input, as deconvolutions read theirs.
         **settings: Other fields of the network.
 
     Raises:
         SpecError: if the number of blocks is even, one has no layer or a value is wrong.
     """
-    scales = _scales(depths)
-    graph = _dense_blocks_graph([predecessors(topology, depth) for depth in depths], scales)
-    values: dict[str, Any] = {
+    scales = way_down_and_up(depths)
+    rules = [predecessors(topology, depth) for depth in depths]
+    graph = dense_blocks_graph(rules, scales, short_head=short_head)
+    values = dense_blocks_settings(stem) | {"width": growth}
+    return NetworkSpec.from_graph(graph, **{**values, **settings})
+
+
+def dense_blocks_settings(stem: int) -> dict[str, Any]:
+    """Return the fields of an FC-DenseNet that depend on its stem's channels alone."""
+    return {
+        **_CAMVID,
         "stem": STEMS.ref("conv", channels=stem, bias=True),
         "transition": TRANSITIONS.ref("pool", kind="max", bias=True),
         "compression": 1.0,
         "head": _BARE_HEAD,
         "parts": [{"name": "up", "line": LINES.ref("deconv", keep=True, bias=True)}],
+        "aggregation": "concat",
+        "unit": UNITS.ref("conv", bias=True),
     }
-    values |= {"aggregation": "concat", "unit": UNITS.ref("conv", bias=True), "width": growth}
-    return NetworkSpec.from_graph(graph, **{**_CAMVID, **values, **settings})
 
 
 def unet(widths: Sequence[int] = (16, 32, 64, 128, 256), **settings: Any) -> NetworkSpec:
@@ -154,25 +166,43 @@ def hypercolumn(widths: Sequence[int] = (16, 32, 64, 128), **settings: Any) -> N
 # ---- graphs --------------------------------------------------------------------------------------------
 
 
-def _scales(depths: Sequence[int]) -> list[int]:
-    """Return 0, 1, .. up to the middle block and down again."""
+def way_down_and_up(depths: Sequence[int]) -> list[int]:
+    """Return the scale of each block: 0, 1, .. up to the middle block and down again.
+
+    Raises:
+        SpecError: if the number of blocks is even or one has no layer.
+    """
     check_depths(depths)
     if len(depths) % 2 == 0:
         raise SpecError(f"depths: a way down and up again has an odd number of blocks, got {len(depths)}")
     return [min(block, len(depths) - 1 - block) for block in range(len(depths))]
 
 
-def _dense_blocks_graph(rules: Sequence[Sequence[Sequence[int]]], scales: Sequence[int]) -> ConnectivityGraph:
+def dense_blocks_graph(
+    rules: Sequence[Sequence[Sequence[int]]],
+    scales: Sequence[int],
+    *,
+    short_head: bool = False,
+    part: Callable[[int], str] = lambda i: "",
+) -> ConnectivityGraph:
+    """Return blocks on a way down and up again, joined by transitions and long skips.
+
+    Args:
+        rules: Of each block, what each layer and, last, what follows the block reads; 0 is its input.
+        scales: Of each block.
+        short_head: Whether the head reads the last block without its input.
+        part: The part that layer i of a block, from 1, is.
+    """
     graph = GraphBuilder()
     entry = [graph.add("stem", "stem")]  # what a block's node 0 consists of
     skips: list[str] = []
     for block, (rule, scale) in enumerate(zip(rules, scales, strict=True), start=1):
         names = [entry, *([f"block{block}.layer{i}"] for i in range(1, len(rule)))]
         for i, reads in enumerate(rule[:-1], start=1):
-            graph.add(names[i][0], reads=_flat(names, reads), block=block, scale=scale)
-        out = _flat(names, rule[-1])
+            graph.add(names[i][0], reads=_flat(names, reads), part=part(i), block=block, scale=scale)
+        out, layers = _flat(names, rule[-1]), _flat(names, [i for i in rule[-1] if i > 0])
         if block == len(rules):
-            graph.add("head", "head", reads=out, block=block, scale=scale)
+            graph.add("head", "head", reads=layers if short_head else out, block=block, scale=scale)
             break
         place: dict[str, Any] = {"block": block + 1, "scale": scales[block]}
         if scales[block] > scale:
@@ -181,7 +211,6 @@ def _dense_blocks_graph(rules: Sequence[Sequence[Sequence[int]]], scales: Sequen
             skips += out
             entry = [graph.add(f"down{block}", "transition", reads=out, **place)]
         else:
-            layers = _flat(names, [i for i in rule[-1] if i > 0])
             entry = [skips.pop(), graph.add(f"up{block}", "transition", reads=layers, part="up", **place)]
     return graph.graph()
 
@@ -235,7 +264,10 @@ PRESETS |= {
     "fc-densenet-56": partial(fc_densenet, (4,) * 11, 12),
     "fc-densenet-67": partial(fc_densenet, (5,) * 11, 16),
     "fc-densenet-103": fc_densenet,
-    "fc-densenet-ref100": partial(fc_densenet, (8,) * 11, 10),
+    "fc-densenet-56-short-head": partial(fc_densenet, (4,) * 11, 12, short_head=True),
+    "fc-densenet-67-short-head": partial(fc_densenet, (5,) * 11, 16, short_head=True),
+    "fc-densenet-103-short-head": partial(fc_densenet, short_head=True),
+    "fc-densenet-ref100": partial(fc_densenet, (8,) * 11, 10, short_head=True),
     "fc-sparsenet-ref100": partial(fc_densenet, (8,) * 11, 26, topology="sparse"),
     "unet": unet,
     "hypercolumn": hypercolumn,

@@ -49,7 +49,6 @@ def hardnet(
         SpecError: if a block has no layer.
     """
     check_depths(depths)
-    n_weights = max(depth.bit_length() for depth in depths)
     project = LINES.ref("projection", kernel=3, stride=2, norm="batch", activation="relu")
     parts = [
         PartConfig(name="stem1", line=project, **_share(stem[0], growths[0])),
@@ -57,9 +56,7 @@ def hardnet(
         PartConfig(name="stem_pool", line=LINES.ref("pool", kernel=3, padding=1)),
         PartConfig(name="pool", line=Ref("pool")),
     ]
-    parts += [
-        PartConfig(name=f"width{v}", ratio=round(weighting**v, 6), multiple=2) for v in range(n_weights)
-    ]
+    parts += harmonic_parts(depths, weighting)
     parts += [
         PartConfig(name=f"merge{number}", unit=_MERGE, **_share(output, growth))
         for number, (output, growth) in enumerate(zip(outputs, growths, strict=True), start=1)
@@ -72,6 +69,26 @@ def hardnet(
         parts=tuple(parts),
         own_graph=_graph(depths, halved),
     )
+
+
+def harmonic_parts(depths: Sequence[int], weighting: float) -> list[PartConfig]:
+    """Return the parts `width0`, `width1`, .. that layers are: the block's unit, m^v times as wide, even.
+
+    Args:
+        depths: Layers of each block.
+        weighting: m.
+    """
+    n_weights = max(depth.bit_length() for depth in depths)
+    return [PartConfig(name=f"width{v}", ratio=round(weighting**v, 6), multiple=2) for v in range(n_weights)]
+
+
+def harmonic_width(k: int) -> int:
+    """Return the greatest v with 2^v | k.
+
+    >>> [harmonic_width(k) for k in (1, 2, 6, 8)]
+    [0, 1, 1, 3]
+    """
+    return (k & -k).bit_length() - 1
 
 
 def _share(channels: int, growth: int) -> dict[str, Any]:
@@ -104,8 +121,7 @@ def _add_block(graph: GraphBuilder, number: int, depth: int, state: str, scale: 
         if k > depth:
             part, name = f"merge{number}", f"block{number}.merge"
         else:
-            halvings = (k & -k).bit_length() - 1  # the greatest v with 2^v | k
-            part, name = f"width{halvings}", f"block{number}.layer{k}"
+            part, name = f"width{harmonic_width(k)}", f"block{number}.layer{k}"
         nodes.append(graph.add(name, reads=reads, part=part, block=number, scale=scale))
     return nodes[-1]
 
