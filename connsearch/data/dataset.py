@@ -129,8 +129,9 @@ class Dataset:
         Raises:
             DataError: if a channel of the training images is constant, and as the class does.
         """
-        raw_NCHW = train[0].double()
-        mean_C, std_C = raw_NCHW.mean((0, 2, 3)), raw_NCHW.std((0, 2, 3), correction=0)
+        raw_NCHW = train[0].double().numpy()  # whose sums do not depend on the number of threads
+        mean_C = torch.from_numpy(raw_NCHW.mean((0, 2, 3)))
+        std_C = torch.from_numpy(raw_NCHW.std((0, 2, 3)))
         if not (std_C > 0).all():
             raise DataError(f"dataset {name!r}: a channel of the training images is constant or not finite")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from connsearch._lazy import lazy
+from connsearch.train.checkpoint import CheckpointError, CheckpointWarning
 from connsearch.train.config import TrainConfig
 from connsearch.train.result import EpochRecord, TrainResult
 from connsearch.train.schedule import learning_rate
@@ -13,7 +14,16 @@ if TYPE_CHECKING:
     from connsearch.train.evaluation import evaluate
     from connsearch.train.loop import train
 
-__all__ = ["EpochRecord", "TrainConfig", "TrainResult", "evaluate", "learning_rate", "train"]
+__all__ = [
+    "CheckpointError",
+    "CheckpointWarning",
+    "EpochRecord",
+    "TrainConfig",
+    "TrainResult",
+    "evaluate",
+    "learning_rate",
+    "train",
+]
 
 __getattr__, __dir__ = lazy(
     __name__, {"evaluate": "connsearch.train.evaluation", "train": "connsearch.train.loop"}

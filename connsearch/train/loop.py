@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -24,11 +23,21 @@ from connsearch.data.dataset import Dataset
 from connsearch.errors import TrainError
 from connsearch.nn import CompiledNetwork, Network
 from connsearch.train.batches import Batches
+from connsearch.train.checkpoint import Checkpoint
 from connsearch.train.config import TrainConfig
 from connsearch.train.evaluation import check_logits, evaluate, restored_modes
+from connsearch.train.identity import identity
 from connsearch.train.optim import make_optimizer
 from connsearch.train.result import EpochRecord, TrainResult
 from connsearch.train.schedule import learning_rate
+from connsearch.train.state import capture, from_bytes, restore, to_bytes
+from connsearch.train.surroundings import (
+    global_generators,
+    kept_random_state,
+    limited_threads,
+    repeatable,
+    seeded,
+)
 
 STEPS_BETWEEN_CHECKS = {"cpu": 1}
 """After how many steps the loss is looked at; elsewhere than on a CPU looking waits for the device."""
@@ -46,6 +55,7 @@ def train(
     seed: int,
     device: str = "cpu",
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> TrainResult:
     """Train a model in place and return its curve.
 
@@ -55,20 +65,33 @@ def train(
     themselves; an operation that has none there warns. The caller's random state and choice of kernels
     are left alone, and each submodule gets its mode back. `dataset.test` is not read.
 
+    With a checkpoint, training may be stopped at any moment, also by a kill or a loss of power: called
+    again with the same arguments it goes on after the last finished epoch, and the curve, but for
+    seconds, is bit for bit that of a training that never stopped. A finished training gives its result
+    again. The file stays; delete it when the result is kept elsewhere.
+
     Args:
         model: Takes B C H W, returns B K. Moved to the device.
         dataset: What to train on; `config.dataset` is its name and is not looked at.
         config: How.
         seed: 0 or more.
         device: "cpu", "cuda", "cuda:1", ...
-        on_epoch: Called after each finished epoch. What it raises ends the training.
+        on_epoch: Called after each finished epoch, when the checkpoint holds it. What it raises ends the
+            training; random numbers that it draws change nothing. A training that goes on calls it first
+            for the epochs that the checkpoint holds, so it sees the whole curve every time.
+        checkpoint: A file to which the state is written after each epoch, and from which training goes on
+            if it is there. A damaged one, and one that cannot be written because the disk is full, is a
+            `CheckpointWarning`, and training starts over or goes on without.
 
     Returns:
         The curve; with `diverged` set if a loss was not finite, where training stops at once.
 
     Raises:
-        TrainError: if the seed is negative, the device is not there, there is nothing to train, or
-            the model does not return a number per image and class.
+        TrainError: if the seed is negative, the device is not there, there is nothing to train, the model
+            does not return a number per image and class, or the checkpoint cannot be read, is some other
+            file, or lies where nothing can be written.
+        CheckpointError: a `TrainError`: if the checkpoint is of another training: another configuration,
+            seed, data set, model, device, number of threads or version.
     """
     if seed < 0:
         raise TrainError(f"seed must be 0 or more, got {seed}")
@@ -76,59 +99,16 @@ def train(
         raise TrainError(f"dataset {dataset.name!r} has 1 training image: at least 2 are needed")
     order, changes, layers = (int(s) for s in np.random.SeedSequence(seed).generate_state(3, np.uint64))
     run = _Run(model, dataset, config, torch_device(device), seeds=(order, changes))
-    curve: list[EpochRecord] = []
     with (
-        _seeded(layers, run.device),
+        seeded(layers, run.device),
         restored_modes(model),
-        _threads(config.threads),
-        _repeatable(run.device),
+        limited_threads(config.threads),
+        repeatable(run.device),
     ):
-        try:
-            for epoch in range(1, config.epochs + 1):
-                curve.append(run.epoch(epoch))
-                if on_epoch is not None:
-                    on_epoch(curve[-1])
-        except _DivergenceError:
-            return TrainResult(tuple(curve), diverged=True, seconds=run.seconds)
-    return TrainResult(tuple(curve), diverged=False, seconds=run.seconds)
-
-
-_REPEATABLE: tuple[tuple[Any, str, bool], ...] = (
-    (torch.backends.cudnn, "deterministic", True),
-    (torch.backends.cudnn, "benchmark", False),
-    (torch.utils.deterministic, "fill_uninitialized_memory", False),  # a debugging aid that costs time
-)
-
-
-@contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """On CUDA, use kernels that give the same values every time; a CPU's do. The old choice comes back."""
-    if device.type != "cuda":
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
-    mode = torch.get_deterministic_debug_mode()
-    before = [getattr(home, name) for home, name, _ in _REPEATABLE]
-    try:
-        torch.set_deterministic_debug_mode(max(mode, 1))  # 1: warn of an operation without such a kernel
-        for home, name, value in _REPEATABLE:
-            setattr(home, name, value)
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(mode)
-        for (home, name, _), value in zip(_REPEATABLE, before, strict=True):
-            setattr(home, name, value)
-
-
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    """Let torch use n CPU threads, or its own choice if n is 0; the caller's number comes back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        if checkpoint is None:
+            return run.result(None, on_epoch)
+        which = identity(model, dataset, config, seed=seed, device=run.device)
+        return run.result(Checkpoint(checkpoint, which), on_epoch)
 
 
 class _Run:
@@ -155,8 +135,56 @@ class _Run:
         self.optimizer = make_optimizer(model, config, device)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.check_every = STEPS_BETWEEN_CHECKS.get(device.type, 32)
+        self.generators = {
+            "order": self.batches.order,
+            "changes": self.batches.changes,
+            **global_generators(device),
+        }
+        self.curve: list[EpochRecord] = []
         self.step = 0
         self.seconds = 0.0
+
+    def result(
+        self, checkpoint: Checkpoint | None, on_epoch: Callable[[EpochRecord], None] | None
+    ) -> TrainResult:
+        """Train from the start, or from what the checkpoint holds, to the end."""
+        if checkpoint is not None:
+            self._resume(checkpoint)
+        for record in self.curve:
+            self._tell(record, on_epoch)
+        try:
+            while len(self.curve) < self.config.epochs:
+                self.curve.append(self.epoch(len(self.curve) + 1))
+                if checkpoint is not None:
+                    self._save(checkpoint)
+                self._tell(self.curve[-1], on_epoch)
+        except _DivergenceError:
+            return TrainResult(tuple(self.curve), diverged=True, seconds=self.seconds)
+        return TrainResult(tuple(self.curve), diverged=False, seconds=self.seconds)
+
+    def _tell(self, record: EpochRecord, on_epoch: Callable[[EpochRecord], None] | None) -> None:
+        if on_epoch is not None:
+            with kept_random_state(self.device):
+                on_epoch(record)
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        entries, numbers = to_bytes(capture(self.model, self.optimizer, self.generators))
+        curve = [record.to_dict() for record in self.curve]
+        checkpoint.save({"curve": curve, "seconds": self.seconds, "tensors": entries}, numbers)
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        """Become what the training was when it was saved, if it was."""
+        saved = checkpoint.load()
+        if saved is None:
+            return
+        try:
+            tensors = from_bytes(saved.header["tensors"], saved.numbers)
+            restore(tensors, self.model, self.optimizer, self.generators)
+            self.curve = [EpochRecord(**record) for record in saved.header["curve"]]
+            self.seconds = saved.header["seconds"]
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise checkpoint.no_state(error) from error
+        self.step = len(self.curve) * self.batches.n_steps
 
     def epoch(self, epoch: int) -> EpochRecord:
         """Train for an epoch, then evaluate."""
@@ -244,15 +272,3 @@ def torch_device(name: str) -> torch.device:
 def _check_finite(loss: float) -> None:
     if not math.isfinite(loss):
         raise _DivergenceError
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global random state of the CPU and of the device; put it back at the end."""
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(seed)
-        for used in cuda:
-            with torch.cuda.device(used):
-                torch.cuda.manual_seed(seed)
-        yield

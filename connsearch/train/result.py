@@ -40,7 +40,8 @@ class TrainResult:
     Attributes:
         curve: The epochs that were finished; none, if the first one diverged.
         diverged: Whether a training or validation loss was not finite; training stopped there.
-        seconds: Wall time of all training steps, those of an unfinished epoch included.
+        seconds: Wall time of all training steps, those of a diverged epoch included. If training was
+            stopped and went on, what it did after its last checkpoint does not count.
     """
 
     curve: tuple[EpochRecord, ...]

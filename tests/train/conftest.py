@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,3 +47,9 @@ def make_net() -> Callable[..., nn.Sequential]:
             return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, n_classes))
 
     return make
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a checkpoint is to lie, alone in its directory."""
+    return tmp_path / "trial.checkpoint"

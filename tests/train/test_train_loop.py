@@ -18,7 +18,7 @@ from connsearch.errors import TrainError
 from connsearch.nn import Network
 from connsearch.spec import AGGREGATIONS, NetworkSpec
 from connsearch.train import EpochRecord, TrainConfig, TrainResult, evaluate, train
-from connsearch.train.loop import _repeatable
+from connsearch.train.surroundings import repeatable
 
 MakeNet = Callable[..., nn.Sequential]
 
@@ -257,13 +257,13 @@ def test_kernels_on_a_gpu_repeat_themselves_while_it_trains(
     torch.set_deterministic_debug_mode(mode)
     before = kernels()
     try:
-        with _repeatable(torch.device("cpu")):
+        with repeatable(torch.device("cpu")):
             assert kernels() == before
-        with _repeatable(torch.device("cuda")):
+        with repeatable(torch.device("cuda")):
             assert kernels() == (True, False, False, max(mode, 1))
             assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         assert kernels() == before
-        with pytest.raises(KeyError, match="stopped"), _repeatable(torch.device("cuda")):
+        with pytest.raises(KeyError, match="stopped"), repeatable(torch.device("cuda")):
             raise KeyError("stopped")
         assert kernels() == before
     finally:

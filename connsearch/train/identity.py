@@ -1,0 +1,91 @@
+"""Which training is this? What decides a curve bit for bit, as plain data that can be compared.
+
+The weights that a model starts from decide it too, but are not part: a resumed training takes its
+weights from the checkpoint, whatever the model at hand holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from connsearch import __version__
+from connsearch.data.dataset import Dataset
+from connsearch.nn import CompiledNetwork, Network
+from connsearch.train.config import TrainConfig
+from connsearch.train.state import model_tensors, to_bytes
+
+FORMAT = 1
+"""Counts changes of what a checkpoint holds."""
+
+
+def identity(
+    model: nn.Module, dataset: Dataset, config: TrainConfig, *, seed: int, device: torch.device
+) -> dict[str, Any]:
+    """Return a training's identity; two that differ in it have curves that may differ.
+
+    Raises:
+        TrainError: if a module keeps a state that is no ordinary tensor.
+    """
+    return {
+        "format": FORMAT,
+        "seed": seed,
+        "config": config.to_full_dict(),
+        "data": _data(dataset),
+        "model": _model(model),
+        "machine": _machine(config, device),
+    }
+
+
+def _data(dataset: Dataset) -> dict[str, Any]:
+    """Everything that training reads of a data set, its test split thus left out."""
+    splits = {"train": dataset.train, "val": dataset.val}
+    images = {f"{name} images": split.images for name, split in splits.items()}
+    labels = {f"{name} labels": split.labels for name, split in splits.items()}
+    digest = hashlib.sha256()
+    for numbers in to_bytes(images | labels)[1]:
+        digest.update(numbers)
+    return {
+        "name": dataset.name,
+        "train": list(dataset.train.images.shape),
+        "val": list(dataset.val.images.shape),
+        "n_classes": dataset.n_classes,
+        "flip": dataset.augment.flip,
+        "shift": dataset.augment.shift,
+        "black": dataset.train.images.new_tensor(dataset.black).tolist(),  # as exact as training reads it
+        "sha256": digest.hexdigest(),
+    }
+
+
+def _model(model: nn.Module) -> dict[str, Any]:
+    trained = {f"model/{name}" for name, p in model.named_parameters() if p.requires_grad}
+    described: dict[str, Any] = {
+        "class": type(model).__qualname__,
+        "tensors": {
+            name.removeprefix("model/"): _described(tensor) + (", trained" if name in trained else "")
+            for name, tensor in model_tensors(model).items()
+        },
+    }
+    if isinstance(model, Network | CompiledNetwork):
+        described["network"] = model.spec.to_full_dict()
+    if isinstance(model, CompiledNetwork):
+        described["program"] = hashlib.sha256(str(model.program).encode()).hexdigest()
+    return described
+
+
+def _described(tensor: Tensor) -> str:
+    return " ".join([str(tensor.dtype).removeprefix("torch."), *map(str, tensor.shape)])
+
+
+def _machine(config: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """What rounding depends on besides the program. Of a GPU's host it depends on nothing."""
+    versions = {"connsearch": __version__, "torch": torch.__version__}
+    if device.type == "cuda":
+        return {**versions, "device": torch.cuda.get_device_name(device), "threads": None}
+    instructions = torch.backends.cpu.get_cpu_capability()
+    threads = config.threads or torch.get_num_threads()
+    return {**versions, "device": f"cpu {platform.machine()} {instructions}", "threads": threads}
