@@ -1,5 +1,7 @@
 """The compiler's view of a network: programs, their text, and passes that rewrite them. Free of torch."""
 
+from connsearch.ir.evaluation import moved_in_evaluation
+from connsearch.ir.floor import least_moved
 from connsearch.ir.lower import lower
 from connsearch.ir.pipelines import PIPELINES, list_passes, optimize
 from connsearch.ir.program import Op, Program, Step
@@ -15,9 +17,11 @@ __all__ = [
     "Step",
     "Traffic",
     "bytes_moved",
+    "least_moved",
     "least_saved",
     "list_passes",
     "lower",
+    "moved_in_evaluation",
     "op_traffic",
     "optimize",
     "parse",

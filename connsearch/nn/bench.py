@@ -1,7 +1,7 @@
 """How fast a compiled network is, beside other ways to run the same network, in one interleaved run.
 
-Pipelines that do not verify, in float32, are not timed. Machines are noisy: only ratios within one run mean
-something, and of those the medians.
+Ways of this package that do not verify, in the dtype and memory format that would be timed, are not timed.
+Machines are noisy: only ratios within one run mean something, and of those the medians.
 """
 
 from __future__ import annotations
@@ -10,57 +10,80 @@ import copy
 import gc
 import statistics
 import time
-import weakref
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  # its usual name
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 
 from connsearch.errors import SpecError, did_you_mean
-from connsearch.ir.pipelines import INFERENCE, PIPELINES
-from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Sources
-from connsearch.nn.compiled import build
+from connsearch.ir import bytes_moved, least_saved, lower, optimize, saved_elements
+from connsearch.ir.evaluation import moved_in_evaluation
+from connsearch.ir.floor import least_moved
+from connsearch.ir.pipelines import INFERENCE
 from connsearch.nn.network import Network
-from connsearch.nn.verify import verify_network
+from connsearch.nn.peak import peak_bytes
+from connsearch.nn.verification import working_dtype
+from connsearch.nn.verify import Comparison
+from connsearch.nn.ways import DEFINITION, Steps, check_ways, pipeline_of, steps_of, verifies
 from connsearch.spec.network import NetworkSpec
 from connsearch.text import table
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-OTHERS = ("definition", "stacked", "torch.compile")  # beside pipelines
-Step = Callable[[], None]
+MODES = ("train", "inference")
+Case = tuple[str, str]  # a way and a mode
+
+
+class Traffic(NamedTuple):
+    """What a step moves and keeps, by the model of `connsearch.ir`, in bytes of a batch.
+
+    Attributes:
+        bytes_moved: Between memory and processor; None for ways that run no program of this package.
+        least_bytes_moved: The least that a step of the network can move.
+        saved_bytes: Kept of the forward pass for backward; 0 in evaluation, None as above.
+        least_saved_bytes: The least that can be kept.
+    """
+
+    bytes_moved: int | None
+    least_bytes_moved: int
+    saved_bytes: int | None
+    least_saved_bytes: int
 
 
 class Measurement(NamedTuple):
     """One way to run a network.
 
     Attributes:
-        way: A pipeline, `definition`, `stacked` (cross-layer convolutions done the paper's way: sources
-            stacked, then a grouped 1x1 convolution) or `torch.compile` (of the definition).
+        way: A pipeline, or another of `connsearch.nn.ways.WAYS`.
+        mode: "train": forward, loss and backward; "inference": evaluation without gradients.
         first_s: From the network never seen before to the end of its first step, its compilation included.
         step_s: Median of a step.
         low_s: A quarter of the steps were faster.
         high_s: A quarter were slower.
-        peak_bytes: The most that activations and gradients took at once; 0 where that cannot be told: on a
-            CPU in evaluation, and for `torch.compile`.
+        peak_bytes: The most that a step has allocated at once: activations, gradients, temporary memory.
+        bytes_moved: See `Traffic`, as the following.
+        least_bytes_moved: Likewise.
+        saved_bytes: Likewise.
+        least_saved_bytes: Likewise.
     """
 
     way: str
+    mode: str
     first_s: float
     step_s: float
     low_s: float
     high_s: float
     peak_bytes: int
+    bytes_moved: int | None
+    least_bytes_moved: int
+    saved_bytes: int | None
+    least_saved_bytes: int
 
 
 def bench_network(
     spec: NetworkSpec,
-    ways: Sequence[str] = ("definition", "fused"),
+    ways: Sequence[str] = (DEFINITION, "fused"),
     *,
-    train: bool = True,
+    modes: Sequence[str] = ("train",),
     batch: int = 64,
     repeats: int = 5,
     device: str = "cpu",
@@ -70,107 +93,91 @@ def bench_network(
 ) -> list[Measurement]:
     """Time a step of a network in several ways, one after the other, again and again.
 
+    A step of the definition on one image more comes before all, so that the first way to run does not pay
+    for what the process does once.
+
     Args:
         spec: The network.
-        ways: Pipelines, and any of `definition`, `stacked`, `torch.compile`.
-        train: Forward, loss and backward; else a forward pass in evaluation.
+        ways: Pipelines, and others of `connsearch.nn.ways.WAYS`.
+        modes: "train" (forward, loss and backward), "inference" (evaluation without gradients) or both.
         batch: Images in a batch.
         repeats: Steps of each way, after the first.
         device: Where to run.
         dtype: "float32", "bfloat16" or "float16", of parameters and images.
         channels_last: Whether images and convolutions have their channels last in memory.
-        verify: Whether to compare pipelines with the definition first.
+        verify: Whether to compare ways of this package with the definition first, as they will run.
 
     Raises:
-        SpecError: if there is no such way or dtype.
-        VerifyError: if a pipeline does not compute what the definition does.
+        SpecError: if there is no such way, mode or dtype, or no CUDA device for CUDA graphs.
+        VerifyError: if a way does not compute what the definition does.
     """
-    _check(ways, dtype)
-    for way in ways:
-        if verify and way in PIPELINES:
-            verify_network(spec, pipeline=way, device=device, batch=2, steps=1).raise_if_wrong()
+    working = working_dtype(dtype)
+    for mode in modes:
+        if mode not in MODES:
+            raise SpecError(f"unknown mode {mode!r}. {did_you_mean(mode, MODES)}")
+    check_ways(ways, spec, device, train="train" in modes)
+    checked = [way for way in ways if verifies(way)] if verify else []
+    if checked:
+        compared = Comparison(spec, device=device, steps=2, channels_last=channels_last)
+        for way in checked:
+            compared.verification(way, working).raise_if_wrong()
+        del compared
+    network, images = _made(spec, batch + 1, device, working, channels_last=channels_last)
+    for mode in modes:
+        steps_of(DEFINITION, copy.deepcopy(network).train(mode == "train"), images).step()
+    cases = [(way, mode) for way in ways for mode in modes]
+    return _measured(spec, cases, network, images[:batch].clone(), repeats)
+
+
+def _made(
+    spec: NetworkSpec, batch: int, device: str, dtype: torch.dtype, *, channels_last: bool
+) -> tuple[Network, Tensor]:
+    """Return a network and images as they are to run."""
     torch.manual_seed(0)
-    network = Network(spec).to(device=device, dtype=DTYPES[dtype]).train(train)
+    network = Network(spec).to(device=device, dtype=dtype)
     images = torch.randn(batch, spec.input.channels, spec.input.height, spec.input.width)
-    images = images.to(device, DTYPES[dtype])
+    images = images.to(device, dtype)
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch documents it
-    steps, first = {}, {}
-    for way in ways:
+    return network, images
+
+
+def _measured(
+    spec: NetworkSpec, cases: Sequence[Case], network: Network, images: Tensor, repeats: int
+) -> list[Measurement]:
+    steps: dict[Case, Steps] = {}
+    first: dict[Case, float] = {}
+    for way, mode in cases:
+        own = copy.deepcopy(network).train(mode == "train")
+        gc.collect()
         began = time.perf_counter()
-        steps[way] = _step(_made(way, copy.deepcopy(network)), images, train=train)
-        steps[way]()
-        first[way] = time.perf_counter() - began
+        steps[way, mode] = steps_of(way, own, images)
+        steps[way, mode].step()
+        first[way, mode] = time.perf_counter() - began
     times = _interleaved(steps, repeats)
-    counted = [way for way in steps if images.is_cuda or (train and way != "torch.compile")]
-    peaks = dict.fromkeys(steps, 0) | {way: _peak(steps[way], images) for way in counted}
-    return [Measurement(way, first[way], *_middle(times[way]), peaks[way]) for way in ways]
-
-
-def bench_table(measured: Sequence[Measurement]) -> str:
-    """Return a table of ways, with how many times faster each is than the first."""
-    rows = [
-        [
-            m.way,
-            f"{m.first_s:.2f}",
-            f"{1e3 * m.step_s:.1f}",
-            f"{1e3 * m.low_s:.1f} to {1e3 * m.high_s:.1f}",
-            f"{measured[0].step_s / m.step_s:.2f}",
-            f"{m.peak_bytes / 1e6:.1f}" if m.peak_bytes else "-",
-        ]
-        for m in measured
+    size = len(images) * images.element_size()
+    return [
+        Measurement(
+            *case,
+            first[case],
+            *_middle(times[case]),
+            _peak(steps[case], images),
+            *modelled(spec, *case, size),
+        )
+        for case in cases
     ]
-    titles = ["way", "first step s", "step ms", "quartiles ms", f"times {measured[0].way}", "peak MB"]
-    return table(titles, rows)
 
 
-def _check(ways: Sequence[str], dtype: str) -> None:
-    known = [*(name for name in PIPELINES if name != INFERENCE), *OTHERS]
-    for way in ways:
-        if way not in known:
-            raise SpecError(f"unknown way {way!r}. {did_you_mean(way, known)}")
-    if dtype not in DTYPES:
-        raise SpecError(f"unknown dtype {dtype!r}. {did_you_mean(dtype, DTYPES)}")
-
-
-def _made(way: str, network: Network) -> nn.Module:
-    if way == "definition":
-        return network
-    if way == "stacked":
-        return stacked(network)
-    if way == "torch.compile":
-        return cast(nn.Module, torch.compile(network))
-    return build(network, pipeline=way)
-
-
-def _step(module: nn.Module, images: Tensor, *, train: bool) -> Step:
-    def infer() -> None:
-        with torch.no_grad():
-            _synchronised(module(images))
-
-    def step() -> None:
-        module.zero_grad(set_to_none=True)
-        loss = module(images).float().square().mean()
-        loss.backward()
-        _synchronised(loss)
-
-    return step if train else infer
-
-
-def _synchronised(tensor: Tensor) -> None:
-    if tensor.is_cuda:
-        torch.cuda.synchronize()
-
-
-def _interleaved(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {way: [] for way in steps}
+def _interleaved(steps: dict[Case, Steps], repeats: int) -> dict[Case, list[float]]:
+    times: dict[Case, list[float]] = {case: [] for case in steps}
     for _ in range(repeats):
-        for way, step in steps.items():
+        for case, run in steps.items():
             gc.collect()
             began = time.perf_counter()
-            step()
-            times[way].append(time.perf_counter() - began)
+            run.step()
+            times[case].append(time.perf_counter() - began)
+            run.release()
     return times
 
 
@@ -182,83 +189,59 @@ def _middle(times: list[float]) -> tuple[float, float, float]:
     return median, low, high
 
 
-def _peak(step: Step, images: Tensor) -> int:
-    """Return the most bytes alive at once that a step allocated."""
-    if images.is_cuda:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return int(torch.cuda.max_memory_allocated() - before)
-    with PeakMemory() as memory:
-        step()
-    return int(memory.peak)
+def _peak(run: Steps, images: Tensor) -> int:
+    run.release()
+    found = peak_bytes(run.allocate, images.device)
+    run.release()
+    return found
 
 
-class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors that torch allocates inside and that are alive at once.
+def modelled(spec: NetworkSpec, way: str, mode: str, element_bytes: int) -> Traffic:
+    """Return what a step moves and keeps by the model, beside the least.
 
-    Attributes:
-        peak: The most so far.
+    Args:
+        spec: The network.
+        way: One of `connsearch.nn.ways.WAYS`.
+        mode: One of `MODES`.
+        element_bytes: Bytes of an element, times the images of a batch.
     """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = 0
-        self._alive: dict[int, int] = {}
-        self._total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, then look at what it gave out."""
-        out = func(*args, **(kwargs or {}))
-        known = {_key(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and _key(tensor) not in known:
-                self._add(tensor)
-        return out
-
-    def _add(self, tensor: Tensor) -> None:
-        key, storage = _key(tensor), tensor.untyped_storage()
-        if key in self._alive:
-            return
-        self._alive[key] = storage.nbytes()
-        self._total += storage.nbytes()
-        self.peak = max(self.peak, self._total)
-        weakref.finalize(storage, self._drop, key)
-
-    def _drop(self, key: int) -> None:
-        self._total -= self._alive.pop(key, 0)
+    lowered, pipeline, training = lower(spec), pipeline_of(way), mode == "train"
+    least = least_moved(lowered, training=training) * element_bytes
+    least_kept = least_saved(lowered) * element_bytes if training else 0
+    if pipeline is None:
+        return Traffic(None, least, None, least_kept)
+    if training:
+        program = optimize(lowered, pipeline)
+        moved = bytes_moved(program, batch=1, bytes_per_element=element_bytes)
+        return Traffic(moved, least, saved_elements(program) * element_bytes, least_kept)
+    folded = pipeline != "none"
+    program = optimize(lowered, INFERENCE) if folded else lowered
+    return Traffic(moved_in_evaluation(program, folded=folded) * element_bytes, least, 0, least_kept)
 
 
-def _key(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+def bench_table(measured: Sequence[Measurement]) -> str:
+    """Return a table of ways, with how many times faster each is than the first in its mode."""
+    first = {m.mode: m for m in reversed(measured)}
+    rows = [
+        [
+            m.way,
+            m.mode,
+            f"{m.first_s:.2f}",
+            f"{1e3 * m.step_s:.1f}",
+            f"{1e3 * m.low_s:.1f} to {1e3 * m.high_s:.1f}",
+            f"{first[m.mode].step_s / m.step_s:.2f}",
+            _mega(m.peak_bytes),
+            f"{_mega(m.bytes_moved)} / {_mega(m.least_bytes_moved)}",
+            f"{_mega(m.saved_bytes)} / {_mega(m.least_saved_bytes)}",
+        ]
+        for m in measured
+    ]
+    titles = [
+        *("way", "mode", "first step s", "step ms", "quartiles ms", f"times {measured[0].way}"),
+        *("peak MB", "moved MB / least", "saved MB / least"),
+    ]
+    return table(titles, rows, left=("way", "mode"))
 
 
-def stacked(network: Network) -> Network:
-    """Return the network with cross-layer convolutions as the paper describes them, on the same parameters.
-
-    The sources are stacked, which copies them, and convolved with one group for each channel.
-    """
-    for module in list(network.modules()):
-        found = getattr(module, "aggregation", None)
-        if isinstance(found, Depthwise | NormalizedDepthwise):
-            module.aggregation = _Stacked(found)
-    return network
-
-
-class _Stacked(nn.Module):
-    def __init__(self, aggregation: Depthwise | NormalizedDepthwise) -> None:
-        super().__init__()
-        self.weights = aggregation
-
-    def forward(self, sources: Sources) -> Tensor:
-        """Return B C H W."""
-        form = self.weights
-        channels = sources[0].shape[1]
-        h_BKHW = torch.stack(list(sources), dim=2).flatten(1, 2)
-        weight_C1L = form.weight.t().reshape(channels, -1, 1, 1)
-        if isinstance(form, Depthwise):
-            return F.conv2d(h_BKHW, weight_C1L, form.bias, groups=channels)
-        mean, var = (b.t().flatten() for b in (form.running_mean, form.running_var))
-        weight, bias = form.weight.t().flatten(), form.bias.t().flatten()
-        h_BKHW = F.batch_norm(h_BKHW, mean, var, weight, bias, form.training, form.momentum, form.eps)
-        return F.conv2d(h_BKHW, torch.ones_like(weight_C1L), groups=channels)
+def _mega(n_bytes: int | None) -> str:
+    return "-" if n_bytes is None else f"{n_bytes / 1e6:.1f}"

@@ -11,7 +11,7 @@ from tiny import NETWORK, Call, Result
 
 from connsearch.ir import PIPELINES, list_passes, lower, optimize
 from connsearch.ir.text import to_text
-from connsearch.nn import build
+from connsearch.nn import Network, build
 from connsearch.spec.network import NetworkSpec
 
 
@@ -62,37 +62,86 @@ def test_show_code_of_evaluation(call: Call, net: Path) -> None:
     assert "share" not in result.out
 
 
+WHAT = ["values", "gradients", "statistics", "inference"]
+
+
 def test_verify_prints_errors_beside_those_of_the_definition(call: Call, net: Path) -> None:
     result = call("verify", net, "--pipeline", "default", "--pipeline", "fused", "--steps", 1)
     assert (result.code, result.err) == (0, "")
     header, *rows = result.out.splitlines()
-    assert header.split() == ["pipeline", "what", "float64", "float32", "definition", "in", "float32"]
+    assert header.split() == ["way", "what", "float64", "dtype", "in", "dtype", "definition"]
     words = [row.split() for row in rows]
-    what = ["values", "gradients", "statistics", "inference"]
-    assert [w[:2] for w in words] == [[p, w] for p in ("default", "fused") for w in what]
-    assert all(float(w[2]) <= 1e-10 and float(w[3]) <= 1e-2 for w in words)
+    assert [w[:2] for w in words] == [[p, w] for p in ("default", "fused") for w in WHAT]
+    assert all(w[3] == "float32" and float(w[2]) <= 1e-10 and float(w[4]) <= 1e-2 for w in words)
 
 
-def test_bench_measures_each_way(call: Call, net: Path) -> None:
+def test_verify_in_less_precision_with_channels_last(call: Call, net: Path) -> None:
+    options = ["--dtype", "bfloat16", "--dtype", "float16", "--channels-last", "--steps", 2, "--json"]
+    result = call("verify", net, *options)
+    assert (result.code, result.err) == (0, "")
+    records = json.loads(result.out)
+    assert [(r["way"], r["dtype"], r["channels_last"]) for r in records] == [
+        ("fused", "bfloat16", True), ("fused", "float16", True),
+    ]  # fmt: skip
+    for record in records:
+        errors, dtype = record["relative_error"], record["dtype"]
+        assert list(errors) == ["float64", "float64_allowed", dtype, f"{dtype}_definition"]
+        assert all(list(found) == WHAT for found in errors.values())
+        assert max(errors["float64"].values()) <= 1e-10 < min(errors[dtype].values())
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_verify_of_what_is_wrong(
+    call: Call, net: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    def own_module(way: str, network: Network) -> Network:
+        if way == "fused":
+            for parameter in network.parameters():
+                parameter.data += 1
+        return network
+
+    monkeypatch.setattr("connsearch.nn.verify.own_module", own_module)
+    result = call("verify", net, *(["--json"] if as_json else []))
+    assert result.code == 1
+    assert re.fullmatch(
+        r"Error: small: values of 'fused' are off by \S+ in float64, more than 1e-10\n", result.err
+    )
+    assert (result.out == "") == as_json
+
+
+KEYS = {  # of a measurement, with units, and their types
+    "way": str, "mode": str, "first_s": float, "step_s": float, "low_s": float, "high_s": float,
+    "peak_bytes": int, "bytes_moved": int, "least_bytes_moved": int, "saved_bytes": int,
+    "least_saved_bytes": int,
+}  # fmt: skip
+
+
+def test_bench_measures_each_way_in_both_modes(call: Call, net: Path) -> None:
     ways = ["definition", "stacked", "fused"]
     options = [word for way in ways for word in ("--pipeline", way)]
     result = call("bench", net, *options, "--batch", 2, "--repeats", 2, "--json")
     assert (result.code, result.err) == (0, "")
     records = json.loads(result.out)
-    assert [record["way"] for record in records] == ways
+    assert [(r["way"], r["mode"]) for r in records] == [(w, m) for w in ways for m in ("train", "inference")]
     for record in records:
+        assert list(record) == list(KEYS)
+        unknown = {"bytes_moved", "saved_bytes"} if record["way"] == "stacked" else set()
+        assert {key for key, value in record.items() if value is None} == unknown
+        assert all(type(record[key]) is KEYS[key] for key in KEYS if key not in unknown)
         assert 0 < record["low_s"] <= record["step_s"] <= record["high_s"]
         assert record["first_s"] > 0
         assert record["peak_bytes"] > 0
 
 
-def test_bench_of_inference_in_less_precision(call: Call, net: Path) -> None:
-    options = ["--inference", "--dtype", "bfloat16", "--channels-last", "--batch", 2, "--repeats", 1]
+@pytest.mark.parametrize(("option", "mode"), [("--train", "train"), ("--inference", "inference")])
+def test_bench_of_one_mode_in_less_precision(call: Call, net: Path, option: str, mode: str) -> None:
+    options = [option, "--dtype", "bfloat16", "--channels-last", "--batch", 2, "--repeats", 1]
     result = call("bench", net, *options)
     assert (result.code, result.err) == (0, "")
     header, *rows = result.out.splitlines()
-    assert header.split()[0] == "way"
-    assert [row.split()[0] for row in rows] == ["definition", "fused"]
+    assert header.split()[:2] == ["way", "mode"]
+    assert header.endswith("times definition  peak MB  moved MB / least  saved MB / least")
+    assert [row.split()[:2] for row in rows] == [["definition", mode], ["fused", mode]]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +151,12 @@ def test_bench_of_inference_in_less_precision(call: Call, net: Path) -> None:
         (("verify", "--pipeline", "inference"), "pipeline 'inference' has no gradients"),
         (("bench", "--pipeline", "stackd"), "unknown way 'stackd'. Did you mean 'stacked'?"),
         (("bench", "--dtype", "float8"), "unknown dtype 'float8'. Did you mean 'float32'?"),
+        (
+            ("bench", "--pipeline", "cuda graph"),
+            "way 'cuda graph' needs a CUDA device, not 'cpu': use --device",
+        ),
+        (("verify", "--dtype", "float8"), "unknown dtype 'float8'. Did you mean 'float32'?"),
+        (("verify", "--pipeline", "torch.compile"), "way 'torch.compile' is not verified: it is torch's own"),
     ],
 )
 def test_typos_are_one_line(call: Call, net: Path, args: tuple[str, ...], message: str) -> None:

@@ -270,6 +270,7 @@ def test_kernels_on_a_gpu_repeat_themselves_while_it_trains(
         torch.set_deterministic_debug_mode("default")
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("amp", [True, False])
 @pytest.mark.parametrize("aggregation", sorted(AGGREGATIONS))
@@ -288,6 +289,7 @@ def test_a_gpu_gives_the_same_twice(aggregation: str, amp: bool) -> None:
     assert curves[0] == curves[1]
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("amp", [True, False])
 def test_a_gpu_learns_the_same(make_net: MakeNet, amp: bool) -> None:

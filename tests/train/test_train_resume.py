@@ -330,6 +330,7 @@ def test_infinities_and_zeros_of_either_sign_keep_their_bits() -> None:
     assert torch.equal(found.view(torch.int32), values.view(torch.int32))
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("amp", [True, False])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
