@@ -51,4 +51,4 @@ for _name, _count in (
     ("norm_act_conv", norm_act_conv),
     ("norm_act_conv_backward", norm_act_conv_backward),
 ):
-    register_flop_formula(getattr(torch.ops.connsearch, _name))(_count)  # type: ignore[no-untyped-call]
+    register_flop_formula(getattr(torch.ops.connsearch, _name))(_count)

@@ -1,17 +1,17 @@
 """The file that a training can go on from: what it looks like, when it is trusted, what its loss costs.
 
-    connsearch checkpoint
-    {"training": {...}, "curve": [...], "tensors": [["model/0.weight", "float32", [8, 2, 3, 3]], ...]}
-    <the tensors' numbers, one after the other> <SHA-256 of everything above>
-    end of connsearch checkpoint
+It is a safetensors file: the tensors by name, and as its only metadata, `connsearch checkpoint`, JSON that
+says which training it is of, and its checksum, which safetensors files do not have of themselves:
 
-The second line, JSON, says which training the file is of. JSON and numbers are all there is: reading a
-file executes nothing that it holds, as a pickle may, a changed bit is noticed, and a network of 10^5
-parameters is written in a few milliseconds.
+    {"sha256": "<over every other byte>", "training": {...}, "curve": [...], "seconds": 1.5}
+
+JSON and numbers are all there is: reading a file executes nothing that it holds, as a pickle may, and a
+changed bit is noticed.
 
 A checkpoint is an insurance, never a result, so trouble with it must not cost the training:
 
-- it is damaged (cut off, overwritten, bits flipped): `CheckpointWarning`, and training starts over;
+- it is damaged (cut off, overwritten, bits flipped, all zeros): `CheckpointWarning`, and training starts
+  over. That it was a checkpoint is told by its first bytes, of which more than half must be as written;
 - it cannot be written (a full disk): `CheckpointWarning`, the old one stays whole, training goes on and
   tries again after the next epoch.
 
@@ -27,15 +27,20 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from connsearch.errors import ConnsearchError, TrainError
 from connsearch.files import remove_leftovers, write_whole
 
-HEAD, TAIL = b"connsearch checkpoint\n", b"\nend of connsearch checkpoint\n"
-DIGEST_BYTES = hashlib.sha256().digest_size
+MARK = "connsearch checkpoint"
+LENGTH_BYTES = 8
+"""Of a safetensors file's beginning: how long its header is, as a little-endian integer."""
+HEAD = rb'{"__metadata__":{"%b":"{\"sha256\": \"' % MARK.encode()
+"""What follows: metadata come first, and one entry has no order."""
+DIGEST = slice(LENGTH_BYTES + len(HEAD), LENGTH_BYTES + len(HEAD) + 2 * hashlib.sha256().digest_size)
+"""Where the checksum is, in hexadecimal digits."""
 _OTHER = "name another file, or delete this one to start over"
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -68,16 +73,12 @@ class Saved(NamedTuple):
     """What a checkpoint holds.
 
     Attributes:
-        header: Plain data, as JSON holds them.
-        numbers: The bytes that the header describes.
+        header: Its metadata: plain data, as JSON holds them.
+        content: The whole safetensors file.
     """
 
     header: dict[str, Any]
-    numbers: memoryview
-
-
-class _DamageError(Exception):
-    """Bytes are not those of a whole checkpoint."""
+    content: bytes
 
 
 class Checkpoint:
@@ -115,32 +116,51 @@ class Checkpoint:
             raise TrainError(f"{error}: {_OTHER}") from None
         if not _is_ours(content):
             raise TrainError(f"{self.path}: is no checkpoint of a training: {_OTHER}")
-        try:
-            saved = unpack(content)
-        except _DamageError as damage:
-            _warn(f"{self.path}: the checkpoint is damaged, {damage}: training starts over from epoch 1")
+        if content[DIGEST] != _digest(content):
+            _warn(
+                f"{self.path}: the checkpoint is damaged, its {len(content)} bytes do not match its "
+                "checksum: training starts over from epoch 1"
+            )
             return None
-        self._check_training(saved.header.get("training"))
-        return saved
+        try:
+            header = _header(content)
+            self._check_training(header["training"])
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
+            raise self.no_state(error) from error
+        return Saved(header, content)
 
     def no_state(self, error: Exception) -> TrainError:
-        """Return the error of a file that is whole and of this training, but makes no sense: it is forged."""
+        """Return the error of a file that is whole but makes no sense: it is forged."""
         return TrainError(f"{self.path}: does not hold what its header says, {error!r}: {_OTHER}")
 
-    def save(self, header: dict[str, Any], numbers: Sequence[bytes | memoryview]) -> None:
-        """Replace the file, at once and durably; warn if that is not possible.
+    def metadata(self, header: dict[str, Any]) -> dict[str, str]:
+        """Return the metadata of the safetensors file that `save` takes."""
+        zeros = "0" * (DIGEST.stop - DIGEST.start)
+        return {MARK: json.dumps({"sha256": zeros, "training": self.training, **header}, allow_nan=False)}
+
+    def save(self, content: bytes) -> None:
+        """Replace the file, at once and durably, by a safetensors file; warn if that is not possible.
 
         Of several failures in a row the first one warns.
+
+        Args:
+            content: With `metadata`; the checksum is put in.
         """
-        content = pack({"training": self.training, **header}, numbers)
         try:
-            write_whole(self.path, content, durable=True)
+            write_whole(self.path, self._with_checksum(content), durable=True)
         except ConnsearchError as error:
             if not self._failing:
                 _warn(f"{error}: training goes on; until writing works again, the last checkpoint stays")
             self._failing = True
         else:
             self._failing = False
+
+    def _with_checksum(self, content: bytes) -> bytes:
+        if not content.startswith(HEAD, LENGTH_BYTES):
+            start = content[: DIGEST.start]
+            raise TrainError(f"{self.path}: cannot be written: it would begin with {start!r}, not {HEAD!r}")
+        whole = memoryview(content)
+        return b"".join([whole[: DIGEST.start], _digest(content), whole[DIGEST.stop :]])
 
     def _check_training(self, there: object) -> None:
         old, new = dict(_leaves(there)), dict(_leaves(self.training))
@@ -157,38 +177,26 @@ class Checkpoint:
             )
 
 
-def pack(header: dict[str, Any], numbers: Sequence[bytes | memoryview]) -> bytes:
-    """Return a file's content."""
-    start = HEAD + json.dumps(header, allow_nan=False).encode() + b"\n"
-    digest = hashlib.sha256(start)
-    for part in numbers:
-        digest.update(part)
-    return b"".join([start, *numbers, digest.digest(), TAIL])
-
-
-def unpack(content: bytes) -> Saved:
-    """Return what `pack` was given, the parts in one piece; refuse content of which a bit has changed."""
-    if not content.endswith(TAIL):
-        raise _DamageError(f"its end is missing after {len(content)} bytes")
-    digest_at = len(content) - len(TAIL) - DIGEST_BYTES
-    header_end = content.find(b"\n", len(HEAD), max(digest_at, 0))
-    if header_end < 0 or not content.startswith(HEAD):
-        raise _DamageError("its beginning is missing")
+def _digest(content: bytes) -> bytes:
+    """Return the checksum, over all bytes but its own."""
     whole = memoryview(content)
-    if hashlib.sha256(whole[:digest_at]).digest() != whole[digest_at : digest_at + DIGEST_BYTES]:
-        raise _DamageError("its content does not match its checksum")
-    try:
-        header = json.loads(content[len(HEAD) : header_end])
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict):
-        raise _DamageError("its header is no table")
-    return Saved(header, whole[header_end + 1 : digest_at])
+    digest = hashlib.sha256(whole[: DIGEST.start])
+    digest.update(whole[DIGEST.stop :])
+    return digest.hexdigest().encode()
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    """Return a checkpoint's metadata."""
+    length = int.from_bytes(content[:LENGTH_BYTES], "little")
+    header = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length])
+    return dict(json.loads(header["__metadata__"][MARK]))
 
 
 def _is_ours(content: bytes) -> bool:
     """Return whether a file was a checkpoint once; one of zeros alone is what a loss of power may leave."""
-    return HEAD.startswith(content[: len(HEAD)]) or content.endswith(TAIL) or not any(content)
+    start = content[LENGTH_BYTES : DIGEST.start].ljust(len(HEAD), b"\0")
+    same = sum(there == written for there, written in zip(start, HEAD, strict=True))
+    return 2 * same > len(HEAD) or not any(content)
 
 
 class _Unset:

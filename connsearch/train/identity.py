@@ -17,7 +17,7 @@ from connsearch import __version__
 from connsearch.data.dataset import Dataset
 from connsearch.nn import CompiledNetwork, Network
 from connsearch.train.config import TrainConfig
-from connsearch.train.state import model_tensors, to_bytes
+from connsearch.train.state import model_tensors
 
 FORMAT = 1
 """Counts changes of what a checkpoint holds."""
@@ -43,12 +43,10 @@ def identity(
 
 def _data(dataset: Dataset) -> dict[str, Any]:
     """Everything that training reads of a data set, its test split thus left out."""
-    splits = {"train": dataset.train, "val": dataset.val}
-    images = {f"{name} images": split.images for name, split in splits.items()}
-    labels = {f"{name} labels": split.labels for name, split in splits.items()}
+    splits = (dataset.train, dataset.val)
     digest = hashlib.sha256()
-    for numbers in to_bytes(images | labels)[1]:
-        digest.update(numbers)
+    for tensor in (*(s.images for s in splits), *(s.labels for s in splits)):
+        digest.update(tensor.detach().cpu().reshape(-1).numpy().data)
     return {
         "name": dataset.name,
         "train": list(dataset.train.images.shape),

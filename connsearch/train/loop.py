@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # its usual name
 
@@ -30,7 +32,7 @@ from connsearch.train.identity import identity
 from connsearch.train.optim import make_optimizer
 from connsearch.train.result import EpochRecord, TrainResult
 from connsearch.train.schedule import learning_rate
-from connsearch.train.state import capture, from_bytes, restore, to_bytes
+from connsearch.train.state import capture, restore
 from connsearch.train.surroundings import (
     global_generators,
     kept_random_state,
@@ -79,9 +81,9 @@ def train(
         on_epoch: Called after each finished epoch, when the checkpoint holds it. What it raises ends the
             training; random numbers that it draws change nothing. A training that goes on calls it first
             for the epochs that the checkpoint holds, so it sees the whole curve every time.
-        checkpoint: A file to which the state is written after each epoch, and from which training goes on
-            if it is there. A damaged one, and one that cannot be written because the disk is full, is a
-            `CheckpointWarning`, and training starts over or goes on without.
+        checkpoint: A file, in the format safetensors, to which the state is written after each epoch, and
+            from which training goes on if it is there. A damaged one, and one that cannot be written
+            because the disk is full, is a `CheckpointWarning`, and training starts over or goes on without.
 
     Returns:
         The curve; with `diverged` set if a loss was not finite, where training stops at once.
@@ -168,9 +170,10 @@ class _Run:
                 on_epoch(record)
 
     def _save(self, checkpoint: Checkpoint) -> None:
-        entries, numbers = to_bytes(capture(self.model, self.optimizer, self.generators))
         curve = [record.to_dict() for record in self.curve]
-        checkpoint.save({"curve": curve, "seconds": self.seconds, "tensors": entries}, numbers)
+        metadata = checkpoint.metadata({"curve": curve, "seconds": self.seconds})
+        tensors = capture(self.model, self.optimizer, self.generators)
+        checkpoint.save(safetensors.torch.save(tensors, metadata))
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         """Become what the training was when it was saved, if it was."""
@@ -178,11 +181,11 @@ class _Run:
         if saved is None:
             return
         try:
-            tensors = from_bytes(saved.header["tensors"], saved.numbers)
+            tensors = safetensors.torch.load(saved.content)
             restore(tensors, self.model, self.optimizer, self.generators)
             self.curve = [EpochRecord(**record) for record in saved.header["curve"]]
             self.seconds = saved.header["seconds"]
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        except (IndexError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise checkpoint.no_state(error) from error
         self.step = len(self.curve) * self.batches.n_steps
 

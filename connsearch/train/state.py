@@ -1,4 +1,4 @@
-"""What a training consists of between two epochs: tensors by name, and those as bytes and back.
+"""What a training consists of between two epochs, as tensors by name.
 
 Everything else follows from the configuration and the number of epochs: the learning rate from the step,
 the optimizer's settings from the configuration. Gradients do not outlive a step.
@@ -6,10 +6,8 @@ the optimizer's settings from the configuration. Gradients do not outlive a step
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,28 +15,38 @@ from torch.optim import Optimizer
 
 from connsearch.errors import TrainError
 
-Entry = list[Any]
-"""[name, dtype, shape] of a tensor, as JSON holds it."""
+DTYPES = (
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+)  # fmt: skip
+"""What a tensor of a training may be of, as safetensors holds it."""
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return what a model's state dict holds, and the buffers that it leaves out, by name.
 
     Raises:
-        TrainError: if a module keeps a state that is no ordinary tensor.
+        TrainError: if a module keeps a state that is no ordinary tensor, or one of a type not in `DTYPES`.
     """
-    persistent = {f"model/{name}": value for name, value in model.state_dict().items()}
-    for name, value in persistent.items():
-        if not isinstance(value, Tensor) or value.layout is not torch.strided:
+    state = {f"model/{name}": value for name, value in model.state_dict().items()}
+    state |= {f"buffer/{name}": x for name, x in model.named_buffers() if f"model/{name}" not in state}
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or value.layout is not torch.strided or value.dtype not in DTYPES:
+            tensor = isinstance(value, Tensor)
+            kind = f"{value.dtype} laid out as {value.layout}" if tensor else type(value).__name__
             raise TrainError(
-                f"{name.removeprefix('model/')} of {type(model).__name__} is {type(value).__name__}, no "
-                "ordinary tensor, which a checkpoint cannot hold: train without one"
+                f"{name.partition('/')[2]} of {type(model).__name__} is {kind}, no ordinary tensor, which a "
+                "checkpoint cannot hold: train without one"
             )
-    return persistent | {f"buffer/{name}": value for name, value in _passing_buffers(model)}
+    return state
 
 
 def capture(model: nn.Module, optimizer: Optimizer, generators: Mapping[str, Generator]) -> dict[str, Tensor]:
-    """Return everything that the next epoch depends on, by name; tensors of the model are not copied."""
+    """Return everything that the next epoch depends on, by name.
+
+    As safetensors wants it: row by row, on the CPU, and each in memory of its own, so that parameters
+    that are one tensor under two names are two.
+    """
     moments = {
         f"optimizer/{index}/{key}": value
         for index, values in optimizer.state_dict()["state"].items()
@@ -46,7 +54,10 @@ def capture(model: nn.Module, optimizer: Optimizer, generators: Mapping[str, Gen
         if value is not None  # the momentum of an optimizer without one
     }
     states = {f"generator/{name}": generator.get_state() for name, generator in generators.items()}
-    return model_tensors(model) | moments | states
+    return {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in (model_tensors(model) | moments | states).items()
+    }
 
 
 def restore(
@@ -61,45 +72,12 @@ def restore(
         state[name] = tensors[f"model/{name}"]
     model.load_state_dict(state)
     with torch.no_grad():
-        for name, buffer in _passing_buffers(model):
-            buffer.copy_(tensors[f"buffer/{name}"])
+        for name, buffer in model.named_buffers():
+            if name not in state:
+                buffer.copy_(tensors[f"buffer/{name}"])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": _moments(tensors, optimizer)})
     for name, generator in generators.items():
         generator.set_state(tensors[f"generator/{name}"])
-
-
-def to_bytes(tensors: Mapping[str, Tensor]) -> tuple[list[Entry], list[memoryview]]:
-    """Return what the tensors are called and look like, and their numbers, row by row."""
-    entries = [[name, str(x.dtype).removeprefix("torch."), list(x.shape)] for name, x in tensors.items()]
-    flat = (x.detach().cpu().contiguous().reshape(-1) for x in tensors.values())
-    return entries, [x.view(torch.uint8).numpy().data for x in flat]
-
-
-def from_bytes(entries: list[Entry], numbers: memoryview) -> dict[str, Tensor]:
-    """Return the tensors that `to_bytes` was given, on the CPU, in memory of their own.
-
-    Raises:
-        ValueError: if there are more numbers or fewer.
-    """
-    tensors, start = {}, 0
-    for name, dtype_name, shape in entries:
-        dtype: torch.dtype = getattr(torch, dtype_name)
-        end = start + math.prod(shape) * dtype.itemsize
-        if end > len(numbers):
-            raise ValueError(f"{name} ends at byte {end} of {len(numbers)}")
-        raw = torch.empty(end - start, dtype=torch.uint8)
-        raw.numpy().data[:] = numbers[start:end]
-        tensors[name] = raw.view(dtype).reshape(shape)
-        start = end
-    if start < len(numbers):
-        raise ValueError(f"{len(numbers) - start} bytes are left over")
-    return tensors
-
-
-def _passing_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the buffers that are not persistent."""
-    kept = model.state_dict().keys()
-    yield from ((name, buffer) for name, buffer in model.named_buffers() if name not in kept)
 
 
 def _moments(tensors: Mapping[str, Tensor], optimizer: Optimizer) -> dict[int, dict[str, Tensor]]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from connsearch.data import Dataset
 from connsearch.train import EpochRecord, TrainConfig, TrainResult, train
+from connsearch.train.checkpoint import DIGEST
 
 Make = Callable[[], nn.Module]
 
@@ -43,6 +47,24 @@ def poisoned(model: nn.Module) -> nn.Module:
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.fill_(torch.nan if tensor.is_floating_point() else 99)
     return model
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    """What the metadata of a checkpoint say, as any reader of safetensors files finds it."""
+    with safe_open(path, framework="pt") as file:
+        (content,) = file.metadata().values()
+    header: dict[str, Any] = json.loads(content)
+    return header
+
+
+def epochs_of(path: Path) -> int:
+    return len(header_of(path)["curve"])
+
+
+def forged(content: bytes) -> bytes:
+    """Content with the checksum that it ought to have."""
+    before, after = content[: DIGEST.start], content[DIGEST.stop :]
+    return before + hashlib.sha256(before + after).hexdigest().encode() + after
 
 
 def stop_and_go(

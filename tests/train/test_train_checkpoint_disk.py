@@ -12,19 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from stopping import StoppedError, assert_same, config, curve, stop_at
+from stopping import StoppedError, assert_same, config, curve, epochs_of, stop_at
 from torch import nn
 
 from connsearch.data import Dataset
 from connsearch.errors import TrainError
 from connsearch.train import CheckpointWarning, train
-from connsearch.train.checkpoint import unpack
 
 MakeNet = Callable[..., nn.Sequential]
-
-
-def epochs_of(path: Path) -> int:
-    return len(unpack(path.read_bytes()).header["curve"])
 
 
 def test_a_full_disk_warns_and_training_goes_on(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
 import re
@@ -15,7 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from stopping import config
+from safetensors.torch import save
+from stopping import config, forged
 from torch import nn
 
 from connsearch.data import Augment, Dataset, Split
@@ -23,7 +23,7 @@ from connsearch.errors import TrainError
 from connsearch.nn import build
 from connsearch.spec import NetworkSpec
 from connsearch.train import CheckpointError, train
-from connsearch.train.checkpoint import HEAD, pack
+from connsearch.train.checkpoint import DIGEST, HEAD, LENGTH_BYTES, MARK
 
 MakeNet = Callable[..., nn.Sequential]
 
@@ -63,24 +63,72 @@ def test_a_malicious_file_is_refused_and_nothing_of_it_runs(
     path.write_bytes(content)
     with pytest.raises(TrainError, match=r"\.checkpoint: is no checkpoint of a training: name another file"):
         train(make_net(), small, config(), seed=0, checkpoint=path)
-    forged = pack(json.loads(pack_header(small, make_net, path)), [content])
-    path.write_bytes(forged)
-    with pytest.raises(TrainError, match=r"\.checkpoint: does not hold what its header says"):
-        train(make_net(), small, config(), seed=0, checkpoint=path)
+    assert path.read_bytes() == content
+    path.unlink()
+    train(make_net(), small, config(), seed=0, checkpoint=path)
+    assert_refused(small, make_net, path, header_part(path.read_bytes()) + content, "SafetensorError")
     assert not marker.exists()
-    assert path.read_bytes() == forged
     pickle.loads(pickle.dumps(bomb(marker)))
     assert marker.exists(), "the test can fail"
 
 
-def pack_header(small: Dataset, make_net: MakeNet, path: Path) -> bytes:
-    """The header of a checkpoint of the training that the test asks for, in a file beside."""
-    other = path.with_name("other")
-    train(make_net(), small, config(), seed=0, checkpoint=other)
-    return other.read_bytes().split(b"\n", 2)[1]
+def header_part(content: bytes) -> bytes:
+    """A safetensors file but for the numbers."""
+    return content[: LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")]
 
 
-@pytest.mark.parametrize("content", [b"[train]\nlr = 1\n", b"\0\0\1", b"PK\3\4", HEAD[1:]])
+def assert_refused(small: Dataset, make_net: MakeNet, path: Path, content: bytes, error: str) -> None:
+    """With the right checksum, as a forger would write it, content makes no sense and stays."""
+    path.write_bytes(forged(content))
+    with pytest.raises(
+        TrainError, match=rf"\.checkpoint: does not hold what its header says, {error}\(.*: name another file"
+    ):
+        train(make_net(), small, config(), seed=0, checkpoint=path)
+    assert path.read_bytes() == forged(content)
+
+
+@pytest.mark.parametrize(
+    ("rest", "error"),
+    [
+        (b"", "JSONDecodeError"),
+        (b"[" * 100_000, "JSONDecodeError"),
+        (b"\xff", "UnicodeDecodeError"),
+        (rb"\", " + b"[" * 100_000 + b'"}}', "JSONDecodeError"),
+        (rb"\", \"training\": " + b"[" * 100_000 + b'"}}', "RecursionError"),
+        (rb'\"}"}}', "KeyError"),
+    ],
+)
+def test_a_header_that_is_none_is_refused(
+    small: Dataset, make_net: MakeNet, path: Path, rest: bytes, error: str
+) -> None:
+    header = HEAD + b"0" * (DIGEST.stop - DIGEST.start) + rest
+    content = len(header).to_bytes(LENGTH_BYTES, "little") + header
+    assert_refused(small, make_net, path, content, error)
+
+
+def test_tensors_that_are_not_there_are_refused(small: Dataset, make_net: MakeNet, path: Path) -> None:
+    train(make_net(), small, config(), seed=0, checkpoint=path)
+    content = path.read_bytes()
+    renamed = content.replace(b'"model/0.weight":', b'"model/0.height":')
+    assert_refused(small, make_net, path, renamed, "KeyError")
+    retyped = content.replace(b'"dtype":"I64"', b'"dtype":"I65"')
+    assert_refused(small, make_net, path, retyped, "SafetensorError")
+
+
+OTHERS = {
+    "text": b"[train]\nlr = 1\n",
+    "not only zeros": b"\0\0\1",
+    "archive": b"PK\3\4",
+    "the head elsewhere": HEAD * 2,
+    "about checkpoints": f"the file is a {MARK}\n".encode(),
+    "safetensors": save({"model/0.weight": torch.zeros(3)}),
+    "safetensors with metadata": save({"model/0.weight": torch.zeros(3)}, {"format": "pt"}),
+    "safetensors with the name": save({MARK: torch.zeros(3)}),
+    "safetensors with half the name": save({}, {MARK[:10]: "{}"}),
+}
+
+
+@pytest.mark.parametrize("content", OTHERS.values(), ids=OTHERS.keys())
 def test_a_file_of_something_else_is_left_alone(
     small: Dataset, make_net: MakeNet, path: Path, content: bytes
 ) -> None:
@@ -225,3 +273,23 @@ def test_a_state_that_is_no_tensor_is_refused_before_training(small: Dataset, pa
         train(model, small, config(), seed=0, checkpoint=path)
     assert not path.exists()
     assert len(train(model, small, config(), seed=0).curve) == 3
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize(
+    ("buffer", "kind"),
+    [
+        (torch.zeros(2, dtype=torch.complex128), "torch.complex128 laid out as torch.strided"),
+        (torch.zeros(2).to_sparse(), "torch.float32 laid out as torch.sparse_coo"),
+    ],
+    ids=["complex128", "sparse"],
+)
+def test_a_tensor_that_safetensors_cannot_hold_is_refused_before_training(
+    small: Dataset, path: Path, buffer: torch.Tensor, kind: str, persistent: bool
+) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
+    model[1].register_buffer("turn", buffer, persistent=persistent)
+    message = f"^1.turn of Sequential is {kind}, no ordinary tensor, which a checkpoint cannot hold: train"
+    with pytest.raises(TrainError, match=message):
+        train(model, small, config(), seed=0, checkpoint=path)
+    assert not path.exists()

@@ -13,9 +13,7 @@ from pathlib import Path
 import killed_training
 import pytest
 from killed_training import EPOCHS, training
-from stopping import curve
-
-from connsearch.train.checkpoint import unpack
+from stopping import curve, epochs_of
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +49,7 @@ def test_killed_while_a_checkpoint_is_written(tmp_path: Path, unbroken: list[dic
     for (place, n), epochs in moments.items():
         path = paths[place, n]
         assert len(list(path.parent.glob(".x.checkpoint.*.tmp"))) == (place != "replaced"), (place, n)
-        held = len(unpack(path.read_bytes()).header["curve"]) if path.exists() else 0
+        held = epochs_of(path) if path.exists() else 0
         assert held == epochs, (place, n)
         assert curve(training(path)) == unbroken, (place, n)
         assert os.listdir(path.parent) == [path.name], (place, n)
@@ -64,5 +62,5 @@ def test_killed_at_random_moments(tmp_path: Path, unbroken: list[dict[str, float
     assert statuses[0] == -signal.SIGALRM, "nobody trains that fast"
     assert set(statuses[1:-1]) <= {-signal.SIGALRM, 0}
     assert statuses[-1] == 0
-    assert len(unpack(path.read_bytes()).header["curve"]) == EPOCHS
+    assert epochs_of(path) == EPOCHS
     assert curve(training(path)) == unbroken

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from safetensors.torch import load_file
 from stopping import StoppedError, assert_same, config, curve, poisoned, stop_and_go, stop_at
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from connsearch.data import Augment, Dataset, load_dataset
 from connsearch.data.synthetic import make_synthetic
@@ -20,8 +20,6 @@ from connsearch.graph import ConnectivityGraph, Node
 from connsearch.nn import Network, build
 from connsearch.spec import NetworkSpec
 from connsearch.train import EpochRecord, train
-from connsearch.train.optim import make_optimizer
-from connsearch.train.state import capture, from_bytes, restore, to_bytes
 from strategies import specs
 
 MakeNet = Callable[..., nn.Sequential]
@@ -277,60 +275,31 @@ def test_a_diverged_epoch_is_never_kept_and_diverges_again(
     assert (again.diverged, curve(again)) == (True, curve(first))
 
 
+class Tied(nn.Module):
+    """The same weight under two names, turned in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.there, self.back, self.head = nn.Linear(72, 72), nn.Linear(72, 72), nn.Linear(72, 3)
+        self.back.weight = self.there.weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.back(torch.relu(self.there(images.flatten(1)))))
+        return logits
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_moments_lie_in_memory_as_their_parameters_do(make_net: MakeNet, optimizer: str) -> None:
-    """As fused kernels on a GPU want them."""
-
-    def stepped() -> tuple[nn.Module, Optimizer]:
-        model = make_net().to(memory_format=torch.channels_last)
-        chosen = make_optimizer(model, config(optimizer=optimizer), torch.device("cpu"))
-        model(torch.randn(4, 2, 6, 6)).sum().backward()
-        chosen.step()
-        return model, chosen
-
-    (model, chosen), (other, restored) = stepped(), stepped()
-    entries, numbers = to_bytes(capture(model, chosen, {}))
-    restore(from_bytes(entries, memoryview(b"".join(numbers))), other, restored, {})
-    for parameter, twin in zip(model.parameters(), other.parameters(), strict=True):
-        assert torch.equal(parameter, twin)
-        assert restored.state[twin].keys() == chosen.state[parameter].keys()
-        for key, value in restored.state[twin].items():
-            assert torch.equal(value, chosen.state[parameter][key])
-            assert value.stride() == (twin.stride() if value.ndim else ())
+def test_tied_parameters_go_on_tied(small: Dataset, tmp_path: Path, optimizer: str) -> None:
+    model, how = Tied(), config(optimizer=optimizer, lr=0.01)
+    expected = train(model, small, how, seed=0), model
+    result, again = stop_and_go(Tied, small, how, tmp_path / "x", [1, 2])
+    assert_same((result, again), expected)
+    assert again.there.weight is again.back.weight
+    assert {"model/there.weight", "model/back.weight"} < load_file(tmp_path / "x").keys()
 
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64,
-          torch.int64, torch.int8, torch.uint8, torch.bool]  # fmt: skip
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(0, 4), max_size=4), st.booleans()), max_size=5
-    )
-)
-def test_tensors_of_any_kind_and_shape_round_trip_bit_for_bit(
-    kinds: list[tuple[torch.dtype, list[int], bool]],
-) -> None:
-    tensors = {}
-    for number, (dtype, shape, transposed) in enumerate(kinds):
-        count = torch.Size(shape).numel()
-        tensor = torch.randint(-9, 9, (count,)).to(dtype).reshape(shape)
-        tensors[f"{number}/x.y"] = tensor.transpose(0, -1) if transposed and shape else tensor
-    entries, parts = to_bytes(tensors)
-    found = from_bytes(entries, memoryview(b"".join(parts)))
-    assert list(found) == list(tensors)
-    for name, tensor in tensors.items():
-        assert found[name].dtype == tensor.dtype
-        assert torch.equal(found[name], tensor)
-
-
-def test_infinities_and_zeros_of_either_sign_keep_their_bits() -> None:
-    values = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan, 1e-45])
-    found = from_bytes([["x", "float32", [6]]], memoryview(b"".join(to_bytes({"x": values})[1])))["x"]
-    assert torch.equal(found.view(torch.int32), values.view(torch.int32))
-
-
-@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("amp", [True, False])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
