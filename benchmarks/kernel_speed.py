@@ -3,9 +3,11 @@
     python benchmarks/kernel_speed.py            # prints a table, appends a line for each case to results
     python benchmarks/kernel_speed.py --quick    # a few repeats of smaller maps, nothing written
     python benchmarks/kernel_speed.py --only block --threads 1 --repeats 5
+    python benchmarks/kernel_speed.py --only "block (64,128,16,16) fp32 NCHW" --threads 1 --compile
 
 Layer j of a block reads the sources 0..j. What is timed is the aggregations alone: all layers' sums, then
 from their gradients those of all sources and parameters. Nothing is timed whose outcome is not right.
+`--compile` times blocks in a third way, a loop over the sources under `torch.compile`, which takes minutes.
 """
 
 from __future__ import annotations
@@ -41,12 +43,19 @@ class Case:
         theirs: What PyTorch does.
         ours: What the kernels do.
         target: How many times faster ours must be; None: no promise.
+        compiled: The same as a loop over the sources under `torch.compile`.
     """
 
     name: str
     theirs: Step
     ours: Step
     target: float | None
+    compiled: Step | None = None
+
+    def ways(self, *, compiled: bool) -> dict[str, Step]:
+        """Return what is timed, by name."""
+        found = {"torch": self.theirs, "ours": self.ours}
+        return found | ({"compiled": self.compiled} if compiled and self.compiled is not None else {})
 
 
 def maps(n: int, shape: Sequence[int], dtype: torch.dtype, last: bool) -> list[Tensor]:
@@ -84,8 +93,27 @@ def paper_block(shape: Sequence[int], n: int, dtype: torch.dtype, last: bool) ->
         by_layer = [dots[i][j - i] for j in range(n) for i in range(j + 1)]
         return [sums[-1], *reversed(pulled), torch.stack(by_layer)]
 
+    @torch.compile
+    def loop(*tensors: Tensor) -> list[Tensor]:
+        h, w = tensors[:n], tensors[n:]
+        sums = []
+        for j in range(n):
+            total = w[j][0] * h[0]
+            for i in range(1, j + 1):
+                total = total + w[j][i] * h[i]
+            sums.append(total)
+        return sums
+
+    factors = [w[:, 0, :, None, None].to(dtype).contiguous().requires_grad_() for w in weights]
+
+    def compiled() -> list[Tensor]:
+        sums = loop(*leaves, *factors)
+        found = torch.autograd.grad(sums, [*leaves, *factors], grads)
+        by_layer = [g[:, :, 0, 0].float() for g in found[n:]]
+        return [sums[-1].detach(), *found[:n], torch.cat(by_layer)]
+
     target = {(128, 16): 6.0, (256, 8): 7.0}.get((C, H)) if dtype == torch.float32 and not last else None
-    return Case(f"block {label(shape, dtype, last)} x {n}", theirs, ours, target)
+    return Case(f"block {label(shape, dtype, last)} x {n}", theirs, ours, target, compiled)
 
 
 def normalized_block(shape: Sequence[int], n: int, dtype: torch.dtype, last: bool) -> Case:
@@ -103,13 +131,16 @@ def normalized_block(shape: Sequence[int], n: int, dtype: torch.dtype, last: boo
         norm.bias for layer in norms for norm in layer
     ]
 
-    def theirs() -> list[Tensor]:
+    def loop(*h: Tensor) -> list[Tensor]:
         sums = []
         for j in range(n):
-            total = norms[j][0](leaves[0])
+            total = norms[j][0](h[0])
             for i in range(1, j + 1):
-                total = total + norms[j][i](leaves[i])
+                total = total + norms[j][i](h[i])
             sums.append(total)
+        return sums
+
+    def step(sums: Sequence[Tensor]) -> list[Tensor]:
         found = torch.autograd.grad(sums, [*leaves, *params], grads)
         pairs = len(params) // 2
         return [
@@ -118,6 +149,8 @@ def normalized_block(shape: Sequence[int], n: int, dtype: torch.dtype, last: boo
             torch.stack(found[n : n + pairs]),
             torch.stack(found[n + pairs :]),
         ]
+
+    quick_loop = torch.compile(loop)
 
     def ours() -> list[Tensor]:
         stats = [kernels.batch_stats(h) for h in sources]
@@ -142,7 +175,13 @@ def normalized_block(shape: Sequence[int], n: int, dtype: torch.dtype, last: boo
         return [sums[-1], *reversed(pulled), *by_layer]
 
     target = 4.0 if dtype == torch.float32 and not last else None
-    return Case(f"normalized block {label(shape, dtype, last)} x {n}", theirs, ours, target)
+    return Case(
+        f"normalized block {label(shape, dtype, last)} x {n}",
+        lambda: step(loop(*leaves)),
+        ours,
+        target,
+        lambda: step(quick_loop(*leaves)),
+    )
 
 
 def norm_act(shape: Sequence[int], dtype: torch.dtype, last: bool) -> Case:
@@ -209,13 +248,15 @@ def label(shape: Sequence[int], dtype: torch.dtype, last: bool) -> str:
     return f"({','.join(map(str, shape))}) {name} {'channels_last' if last else 'NCHW'}"
 
 
-def disagree(case: Case) -> str:
-    """Return where the two ways do not agree; one value in 100,000 may: ReLU's of what is nearly 0."""
-    for i, (a, b) in enumerate(zip(case.theirs(), case.ours(), strict=True)):
-        loose = 0.06 if torch.bfloat16 in (a.dtype, b.dtype) else 1e-3
-        differs = (a.double() - b.double()).abs() > loose * max(1.0, float(a.double().abs().max()))
-        if differs.double().mean() > 1e-5 or torch.isnan(b).any():
-            return f"{case.name}: outcome {i} differs in {int(differs.sum())} of {differs.numel()} values"
+def disagree(case: Case, ways: dict[str, Step]) -> str:
+    """Return where a way and torch's differ; one value in 100,000 may: ReLU's of what is nearly 0."""
+    exact = case.theirs()
+    for way, step in ways.items():
+        for i, (a, b) in enumerate(zip(exact, step(), strict=True)):
+            loose = 0.06 if torch.bfloat16 in (a.dtype, b.dtype) else 1e-3
+            differs = (a.double() - b.double()).abs() > loose * max(1.0, float(a.double().abs().max()))
+            if differs.double().mean() > 1e-5 or torch.isnan(b).any():
+                return f"{case.name}, {way}: outcome {i} differs in {int(differs.sum())} of {differs.numel()}"
     return ""
 
 
@@ -226,21 +267,27 @@ def seconds(step: Step) -> float:
     return time.perf_counter() - start
 
 
-def measure(case: Case, threads: int, repeats: int) -> dict[str, Any]:
-    """Return median milliseconds of both ways, one after the other in turn, and the ratio."""
+def measure(case: Case, ways: dict[str, Step], threads: int, repeats: int) -> dict[str, Any]:
+    """Return median milliseconds of all ways, one after the other in turn, and ratios to ours."""
     torch.set_num_threads(threads)
     gc.collect()
     gc.disable()
-    times = [(seconds(case.theirs), seconds(case.ours)) for _ in range(repeats)]
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way, step in ways.items():
+            times[way].append(1000 * seconds(step))
     gc.enable()
-    theirs, ours = ([1000 * t for t in column] for column in zip(*times, strict=True))
+    median = {way: statistics.median(found) for way, found in times.items()}
+    of_compiler = (
+        {"ratio_to_compiled": round(median["compiled"] / median["ours"], 2)} if "compiled" in ways else {}
+    )
     return {
         "case": case.name,
         "threads": threads,
-        "torch_ms": round(statistics.median(theirs), 3),
-        "ours_ms": round(statistics.median(ours), 3),
-        "ours_ms_spread": [round(min(ours), 3), round(max(ours), 3)],
-        "ratio": round(statistics.median(theirs) / statistics.median(ours), 2),
+        **{f"{way}_ms": round(time, 3) for way, time in median.items()},
+        "ours_ms_spread": [round(min(times["ours"]), 3), round(max(times["ours"]), 3)],
+        "ratio": round(median["torch"] / median["ours"], 2),
+        **of_compiler,
         "target": case.target,
     }
 
@@ -273,6 +320,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=0)
+    parser.add_argument("--compile", action="store_true", help="blocks under torch.compile as well")
     asked = parser.parse_args()
     if reason := why_not():
         sys.exit(reason)
@@ -282,15 +330,21 @@ def main() -> None:
         case = make()
         if asked.only not in case.name:
             continue
-        if wrong := disagree(case):
+        ways = case.ways(compiled=asked.compile)
+        torch.set_num_threads(asked.threads[0])
+        start = time.perf_counter()
+        if wrong := disagree(case, ways):
             print(f"{wrong}: not timed", flush=True)
             continue
+        if "compiled" in ways:
+            print(f"first steps of all ways: {time.perf_counter() - start:.0f} s", flush=True)
         for threads in asked.threads:
-            found = measure(case, threads, repeats)
+            found = measure(case, ways, threads, repeats)
             target = f"(target {found['target']:g})" if found["target"] else ""
             print(
                 f"{found['case']:<58} {threads} threads  {found['torch_ms']:>9.1f} ms -> "
-                f"{found['ours_ms']:>8.1f} ms  {found['ratio']:>5.2f} x {target}",
+                f"{found['ours_ms']:>8.1f} ms  {found['ratio']:>5.2f} x {target}"
+                + (f"; {found['ratio_to_compiled']:.2f} x torch.compile" if "compiled" in ways else ""),
                 flush=True,
             )
             if not asked.quick:

@@ -20,7 +20,10 @@ from connsearch.kernels.weighted_sum import (
 )
 
 # isort: split
-from connsearch.kernels import flops, gradients  # noqa: F401  # of the operators that are registered above
+from connsearch.kernels import gradients  # noqa: F401  # of the operators that are registered above
+from connsearch.kernels.flops import register
+
+register()
 
 __all__ = [
     "Choice",

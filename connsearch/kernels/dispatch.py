@@ -95,8 +95,7 @@ def dispatched(reference: Callable[P, R], *, written: str | None = None) -> Call
     package, name = reference.__module__.split(".")[-2], reference.__name__
 
     def run(*args: Any) -> Any:
-        like = _first(args)
-        return _function(package, name, choose(like.device.type, like.dtype).backend)(*args)
+        return _function(package, name, _backend(_first(args)))(*args)
 
     operator = OPERATORS[name] = Operator(reference, run, getattr(fakes, name), written)
 
@@ -106,7 +105,7 @@ def dispatched(reference: Callable[P, R], *, written: str | None = None) -> Call
         if is_watched(like, args):
             through: R = operator(*args, **kwargs)
             return through
-        found: R = _function(package, name, choose(like.device.type, like.dtype).backend)(*args, **kwargs)
+        found: R = _function(package, name, _backend(like))(*args, **kwargs)
         return found
 
     return call
@@ -115,6 +114,10 @@ def dispatched(reference: Callable[P, R], *, written: str | None = None) -> Call
 def _first(args: Sequence[Any]) -> Tensor:
     first = args[0]
     return first if isinstance(first, Tensor) else cast(Sequence[Tensor], first)[0]
+
+
+def _backend(like: Tensor) -> str:
+    return choose("cpu" if like.is_cpu else like.device.type, like.dtype).backend
 
 
 @cache

@@ -144,21 +144,3 @@ def norm_act_conv_backward(
     """Return twice K, and O K."""
     first = sources[0]
     return *vectors(first, 2, _channels(sources)), *vectors(first, 1, *weight_OK.shape)
-
-
-def begin_sums(sources: Sequence[Tensor], weight_KLC: Tensor, sums: Sequence[Tensor]) -> None:
-    """Return nothing."""
-
-
-def finish_sum_norm_act(
-    begun: Tensor,
-    sources: Sequence[Tensor],
-    weight_LC: Tensor,
-    bias_C: Tensor | None,
-    norm_weight_C: Tensor,
-    norm_bias_C: Tensor,
-    eps: float,
-    act: str,
-) -> tuple[Tensor, ...]:
-    """Return a map B C H W, mean C, variance C."""
-    return new_map(begun), *vectors(begun, 2, begun.shape[1])

@@ -1,5 +1,7 @@
 """How many operations kernels do, for `torch.utils.flop_counter`: two for each multiply-accumulate.
 
+`register` tells torch once its counter is imported, which imports Triton too, or complains if there is none.
+
 Only what has weights counts, as torch counts convolutions and not norms. A plain sum that runs as a weighted
 one, with weights of one, counts as that.
 
@@ -8,12 +10,13 @@ Shapes: L sources, R readers, B C H W maps, K channels into a convolution and O 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 Sizes = Sequence[int]
 
@@ -43,12 +46,26 @@ def norm_act_conv_backward(grad: Sizes, *others: Any, **_: Any) -> int:
     return 4 * B * H * W * prod(weight)
 
 
-for _name, _count in (
-    ("weighted_sum", weighted_sum),
-    ("weighted_sum_norm_act", weighted_sum),
-    ("pull", pull),
-    ("pull_normalized", pull),
-    ("norm_act_conv", norm_act_conv),
-    ("norm_act_conv_backward", norm_act_conv_backward),
-):
-    register_flop_formula(getattr(torch.ops.connsearch, _name))(_count)
+FORMULAS: dict[str, Callable[..., int]] = {
+    "weighted_sum": weighted_sum,
+    "weighted_sum_norm_act": weighted_sum,
+    "pull": pull,
+    "pull_normalized": pull,
+    "norm_act_conv": norm_act_conv,
+    "norm_act_conv_backward": norm_act_conv_backward,
+}
+_registered: set[str] = set()
+
+
+def register() -> None:
+    """Register the formulas with torch's counter, if that is imported, and with those that count already."""
+    counting = sys.modules.get("torch.utils.flop_counter")
+    if counting is None or _registered:
+        return
+    operators = {name: getattr(torch.ops.connsearch, name) for name in FORMULAS}
+    for name, operator in operators.items():
+        counting.register_flop_formula(operator)(FORMULAS[name])
+    _registered.update(operators)
+    for mode in _get_current_dispatch_mode_stack():  # counters copy the formulas when they are made
+        if isinstance(counter := getattr(mode, "counter", None), counting.FlopCounterMode):
+            counter.flop_registry |= {op: counting.flop_registry[op] for op in operators.values()}

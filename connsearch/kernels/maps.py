@@ -112,15 +112,20 @@ class Job:
         Raises:
             KernelError: if one is not of the job's form.
         """
-        shape, dtype, last, ints = self.form.shape, self.form.dtype, self.form.last, self.ints
+        form, append = self.form, self.ints.append
+        shape, dtype = form.shape, form.dtype
+        known: tuple[int, ...] = ()  # maps of one call mostly have the same strides
+        stride: int | None = None
         for tensor in tensors:
             if tensor.shape == shape and tensor.dtype is dtype and tensor.is_cpu:
-                stride = _stride(shape, tensor.stride(), last)
+                strides = tensor.stride()
+                if strides != known:
+                    known, stride = strides, _stride(shape, strides, form.last)
                 if stride is not None:
-                    ints.append(tensor.data_ptr())
-                    ints.append(stride)
+                    append(tensor.data_ptr())
+                    append(stride)
                     continue
-            ints += self._place(what, tensor, None)
+            self.ints += self._place(what, tensor, None)
 
     def add_written(self, what: str, tensor: Tensor, channels: int | None = None) -> None:
         """Add a map that is written; one with other strides gets the outcome when the job has run."""
@@ -161,6 +166,7 @@ POINTER, INT, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 ARGUMENTS: dict[str, tuple[Any, ...]] = {  # after the job
     "weighted_sum": (POINTER, INT, POINTER),
     "weighted_sum_norm_act": (POINTER, POINTER, POINTER, POINTER, REAL, INT, POINTER, POINTER),
+    "begin_sums": (INT, POINTER),
     "pull": (POINTER, INT, POINTER),
     "pull_normalized": (POINTER, POINTER, POINTER, POINTER, POINTER),
     "norm_act": (POINTER, POINTER, INT),

@@ -22,6 +22,7 @@ from torch.library import custom_op, infer_schema
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from connsearch.kernels.fakes import new_map
+from connsearch.kernels.flops import register
 
 NAMESPACE = "connsearch"
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -60,6 +61,7 @@ class Operator:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Do what the kernel does."""
+        register()
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         found = self.definition(*bound.args)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch import kernels
+from connsearch.kernels.sums_ahead import finish_sum_norm_act
+from connsearch.nn.ahead import begun_for
 from connsearch.nn.shared import Shared, Weights, first_order
 from connsearch.nn.statistics import as_dtype, count_of, move
 
@@ -39,7 +41,7 @@ class NormState:
 
     def rstd(self, var: Tensor) -> Tensor:
         """Return 1 / sqrt(var + eps), C."""
-        return (var + self.eps).rsqrt()
+        return (var + self.eps).rsqrt_()
 
     def update(self, mean: Tensor, var: Tensor) -> None:
         """Move the norm's running statistics."""
@@ -75,6 +77,14 @@ class WeightedSum(torch.autograd.Function):
             weight_LBC, bias = _coefficients(weight_LBC, bias, shared, weights.eps)
         if norm is None:
             return kernels.weighted_sum(values, weight_LBC, bias)
+        begun = begun_for(weights, shared) if weights.collected is not None else None
+        if begun is not None:
+            n, C = len(begun.keys), values[0].shape[1]
+            norm.ready = finish_sum_norm_act(
+                *(begun.total, values[n:], weight_LBC[n:, 0].expand(-1, C), bias),
+                *(norm.weight, norm.bias, norm.eps, norm.act),
+            )
+            return begun.total
         x, y, mean, var = kernels.weighted_sum_norm_act(
             values, weight_LBC, bias, norm.weight, norm.bias, norm.eps, norm.act
         )
@@ -89,8 +99,8 @@ class WeightedSum(torch.autograd.Function):
         nothing = [None] * (3 + len(ctx.ports))
         if grad is None:
             return None, None, *nothing
-        for row, port in enumerate(ctx.ports):
-            port.leave(grad, weight_LBC[row], ctx.weights, row)
+        for row, (port, weight) in enumerate(zip(ctx.ports, weight_LBC.unbind(), strict=True)):
+            port.leave(grad, weight, ctx.weights, row)
         weight_grad = _gate_grads(grad, values, weight_LBC) if values else None
         own_bias = ctx.needs_input_grad[4] and not ctx.weights.normalized
         bias_grad = grad.sum(dim=(0, 2, 3)) if own_bias else None
@@ -104,9 +114,10 @@ def _coefficients(
     assert bias_LC is not None
     stats = [source.port.stats for source in shared]
     mean_LC = torch.stack([s.mean for s in stats if s is not None])
-    rstd_LC = (torch.stack([s.var for s in stats if s is not None]) + eps).rsqrt()
-    scale_LC = weight_LBC[:, 0].to(mean_LC.dtype) * rstd_LC
-    return scale_LC[:, None], (bias_LC.to(mean_LC.dtype) - scale_LC * mean_LC).sum(dim=0)
+    rstd_LC = torch.stack([s.rstd(eps) for s in stats if s is not None])
+    scale_LC = as_dtype(weight_LBC[:, 0], mean_LC.dtype) * rstd_LC
+    shift_LC = torch.addcmul(as_dtype(bias_LC, mean_LC.dtype), scale_LC, mean_LC, value=-1)
+    return scale_LC[:, None], shift_LC.sum(dim=0)
 
 
 def _gate_grads(grad: Tensor, values: Sequence[Tensor], weight_LBC: Tensor) -> Tensor:
@@ -151,7 +162,8 @@ class NormActConv(torch.autograd.Function):
         weight_grad = bias_grad = None
         if ctx.conv is not None:
             scale = as_dtype(norm_weight, rstd.dtype) * rstd
-            y = kernels.norm_act(x, scale, as_dtype(norm_bias, rstd.dtype) - mean * scale, ctx.act)
+            shift = torch.addcmul(as_dtype(norm_bias, rstd.dtype), mean, scale, value=-1)
+            y = kernels.norm_act(x, scale, shift, ctx.act)
             grad, weight_grad, bias_grad = _conv_backward(
                 grad, y, weight, ctx.conv, ctx.needs_input_grad[5:7]
             )
@@ -223,7 +235,8 @@ def _concat_norm_act(
     values: Sequence[Tensor], mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, act: str
 ) -> Tensor:
     scale = as_dtype(weight, rstd.dtype) * rstd
-    return kernels.concat_norm_act(values, scale, as_dtype(bias, rstd.dtype) - mean * scale, act)
+    shift = torch.addcmul(as_dtype(bias, rstd.dtype), mean, scale, value=-1)
+    return kernels.concat_norm_act(values, scale, shift, act)
 
 
 def _convolved(x: Tensor, conv: nn.Conv2d, weight: Tensor | None, bias: Tensor | None) -> Tensor:

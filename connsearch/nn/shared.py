@@ -18,14 +18,22 @@ from torch import Tensor, nn
 from connsearch import kernels
 from connsearch.errors import KernelError
 from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Weighted
-from connsearch.nn.statistics import sum_dtype
+from connsearch.nn.statistics import as_dtype, sum_dtype
 
 
-class Statistics(NamedTuple):
+class Statistics:
     """Mean C and variance C of a map's channels over a batch."""
 
-    mean: Tensor
-    var: Tensor
+    def __init__(self, mean: Tensor, var: Tensor) -> None:
+        self.mean, self.var = mean, var
+        self._rstd: dict[float, Tensor] = {}
+
+    def rstd(self, eps: float) -> Tensor:
+        """Return 1 / sqrt(var + eps), C, the same tensor for all who ask."""
+        found = self._rstd.get(eps)
+        if found is None:
+            found = self._rstd[eps] = (self.var + eps).rsqrt_()
+        return found
 
 
 class _Collected:
@@ -56,8 +64,17 @@ class _Collected:
 
 
 def _stacked(rows: dict[int, Tensor], like: Tensor) -> Tensor:
-    zero = torch.zeros_like(like[0])
-    return torch.stack([rows.get(row, zero).to(like.dtype).view_as(zero) for row in range(len(like))])
+    if len(rows) < len(like):
+        zero = torch.zeros_like(next(iter(rows.values())) if rows else like[0])
+        rows = {row: rows.get(row, zero) for row in range(len(like))}
+    return as_dtype(torch.stack([rows[row] for row in range(len(like))]).view_as(like), like.dtype)
+
+
+class Begun(NamedTuple):
+    """A part of a weighted sum: B C H W, and the keys of the sources in it."""
+
+    total: Tensor
+    keys: Sequence[object]
 
 
 class Weights:
@@ -69,6 +86,8 @@ class Weights:
         bias: C, L C if each source has one, or None.
         eps: Of the variance, where each source is normalised before it is weighed; else 0.
         collected: Where the ports of the sources leave gradients of `tensor`; None if they do not.
+        made: The keys of those of its sources that are made already, in the order in which they were.
+        begun: The sum of its first sources, if that was made ahead.
     """
 
     def __init__(
@@ -80,6 +99,8 @@ class Weights:
     ) -> None:
         self.tensor, self.bias, self.module, self.collected = tensor, bias, module, collected
         self.eps = module.eps if isinstance(module, NormalizedDepthwise) else 0.0
+        self.made: list[object] = []
+        self.begun: Begun | None = None
 
     @property
     def normalized(self) -> bool:
@@ -165,10 +186,14 @@ class Port:
 
     Attributes:
         stats: The source's statistics, if they were computed.
+        readers: The weights of those readers that weigh it by parameters of their own, in their order.
+        key: By which these know the source without holding it.
     """
 
-    def __init__(self, stats: Statistics | None) -> None:
-        self.stats = stats
+    def __init__(self, stats: Statistics | None, readers: Sequence[Weights] = ()) -> None:
+        self.stats, self.readers, self.key = stats, readers, object()
+        for weights in readers:
+            weights.made.append(self.key)
         self._task = -1
         self._clear()
 
@@ -234,11 +259,11 @@ class Port:
         self, source: Tensor, group: list[_Left], eps: float, extra: Tensor | None
     ) -> Tensor:
         assert self.stats is not None
-        mean_C, rstd_C = self.stats.mean, (self.stats.var + eps).rsqrt()
-        weight_RC = torch.stack([left.weight[0] for left in group])
+        mean_C, rstd_C = self.stats.mean, self.stats.rstd(eps)
+        weight_RC = torch.stack([left.weight for left in group])[:, 0]
         grads = [left.grad for left in group]
         total, dots_RC, sums_RC = kernels.pull_normalized(grads, weight_RC, source, mean_C, rstd_C, extra)
-        for left, dots_C, sums_C in zip(group, dots_RC, sums_RC, strict=True):
+        for left, dots_C, sums_C in zip(group, dots_RC.unbind(), sums_RC.unbind(), strict=True):
             left.leave(dots_C, sums_C)
         return total
 
@@ -255,7 +280,7 @@ class Port:
 def _pull(source: Tensor, group: list[_Left], extra: Tensor | None) -> Tensor:
     grads = [left.grad for left in group]
     total, dots = kernels.pull(grads, torch.stack([left.weight for left in group]), source, extra)
-    for left, dot in zip(group, dots, strict=True):
+    for left, dot in zip(group, dots.unbind(), strict=True):
         left.leave(dot)
     return total
 
@@ -299,7 +324,7 @@ def share(source: Tensor, readers: Sequence[Weights] = (), *, stats: bool = Fals
         stats: Whether to compute its statistics.
     """
     found = Statistics(*kernels.batch_stats(source.detach())) if stats else None
-    port = Port(found)
+    port = Port(found, readers)
     tensors = [weights.tensor for weights in readers if weights.collected is not None]
     value: Tensor = _Gather.apply(port, source, *tensors)  # type: ignore[no-untyped-call]
     return Shared(value, port)

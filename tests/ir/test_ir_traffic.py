@@ -10,7 +10,7 @@ from programs import TRAINING, any_network, network
 
 from connsearch.ir import Program, lower, optimize, parse
 from connsearch.ir.passes.glue import norms_concat
-from connsearch.ir.traffic import Traffic, bytes_moved, op_traffic
+from connsearch.ir.traffic import Traffic, bytes_moved, op_traffic, saved_ahead
 from connsearch.spec import NetworkSpec
 
 COSTLY = ("eliminate_concat", "recompute")  # for memory; the first pays once statistics are shared
@@ -107,6 +107,16 @@ def test_bytes() -> None:
     forward = bytes_moved(program, batch=1, bytes_per_element=1, training=False)
     assert forward == sum(op_traffic(program, value).forward for value in range(1, len(program.ops) + 1))
     assert 0 < forward < moved(program)
+
+
+@pytest.mark.parametrize("n_sources", [1, 2, 3, 7, 24])
+@pytest.mark.parametrize("n_readers", [1, 2, 3, 4])
+def test_sums_begun_ahead(n_sources: int, n_readers: int) -> None:
+    """Step by step, in maps: each reader by itself, and then one pass and what each does to end its sum."""
+    alone = sum(n_sources + 1 for _ in range(n_readers))  # reads its sources, writes its sum
+    ahead = n_sources + n_readers  # reads them once, writes what is begun
+    ahead += sum(1 + 1 for _ in range(n_readers))  # reads what was begun, writes its sum
+    assert saved_ahead(n_sources, n_readers) == alone - ahead
 
 
 WORTH = [  # a network, the passes before, and those that must pay

@@ -4,7 +4,7 @@
     check(call)                    # on the CPU
     check(call, device="cuda")
 
-A call names a function of `connsearch.kernels`, one of its `VARIANTS`, and what its maps look like. `check`
+A call names a kernel, one of its `VARIANTS`, and what its maps look like. `check`
 runs it by whatever backend is chosen or forced and compares it with the reference on doubles: values,
 dtypes, shapes, layouts, and what was added in place.
 """
@@ -21,8 +21,6 @@ from typing import Any
 import torch
 import torch.utils.deterministic
 from torch import Tensor
-
-from connsearch import kernels
 
 Shape = tuple[int, int, int, int]
 
@@ -90,7 +88,7 @@ class Call:
     """One call of a kernel.
 
     Attributes:
-        function: Its name in `connsearch.kernels`.
+        function: Its name.
         variant: One of `VARIANTS[function]`.
         shape: B C H W of each map; maps of `concat_norm_act` and its gradient differ in C.
         n: Sources or readers, where there are several.
@@ -205,6 +203,19 @@ def _weighted_sum_norm_act(call: Call, per: str, bias: bool, act: str) -> list[A
     return [*_weighted_sum(call, per, bias), call.vector(C), call.vector(C), 1e-5, act]
 
 
+def _begin_sums(call: Call, n_sums: int) -> list[Any]:
+    weight_KLC = call.vector(n_sums, call.n, call.shape[1]) / call.n**0.5
+    return [call.sources(), weight_KLC, [call.writable() for _ in range(n_sums)]]
+
+
+def _finish_sum(call: Call, n_sources: int, act: str) -> list[Any]:
+    C = call.shape[1]
+    sources, begun = [call.source() for _ in range(n_sources)], own_places(call.source())
+    weight_LC = call.vector(n_sources, C) / (n_sources + 1) ** 0.5
+    bias = call.vector(C) if n_sources else None
+    return [begun, sources, weight_LC, bias, call.vector(C), call.vector(C), 1e-5, act]
+
+
 def _pull(call: Call, per: str, extra: bool) -> list[Any]:
     grads = [call.map() for _ in range(call.n)]
     return [grads, _weight(call, per), call.source(), call.map() if extra else None]
@@ -283,6 +294,11 @@ VARIANTS: dict[str, dict[str, Maker]] = {
         )
         for per, bias, act in [("channel", True, "relu"), ("source", False, "none"), ("both", True, "relu")]
     },
+    "begin_sums": {f"{k}-sums": lambda call, k=k: _begin_sums(call, k) for k in (1, 2, 3, 4, 6)},
+    "finish_sum_norm_act": {
+        "nothing-none": lambda call: _finish_sum(call, 0, "none"),
+        "bias-relu": lambda call: _finish_sum(call, call.n, "relu"),
+    },
     "pull": {
         f"{per}{'-extra' if extra else ''}": lambda call, p=per, e=extra: _pull(call, p, e)
         for per in _PER
@@ -300,9 +316,15 @@ VARIANTS: dict[str, dict[str, Maker]] = {
     "concat_norm_act_backward": {act: lambda call, a=act: _concat_backward(call, a) for act in _ACTS},
     "add_affine": {"plain": _add_affine},
 }
-IN_PLACE = {"concat_norm_act_backward": 7, "add_affine": 0}  # the argument that is added to
+IN_PLACE = {  # the argument that is added to, or written
+    "concat_norm_act_backward": 7,
+    "add_affine": 0,
+    "begin_sums": 2,
+    "finish_sum_norm_act": 0,
+}
 RSTD = {"norm_act_backward": 3, "pull_normalized": 4}  # the argument that large terms are multiples of
-SEVERAL = [name for name in VARIANTS if name.startswith(("weighted", "pull", "concat"))]  # n maps
+MANY = ("weighted", "begin", "finish", "pull", "concat")
+SEVERAL = [name for name in VARIANTS if name.startswith(MANY)]  # n maps
 
 
 def calls(functions: Sequence[str] | None = None, **looks: Any) -> list[Call]:
@@ -310,13 +332,30 @@ def calls(functions: Sequence[str] | None = None, **looks: Any) -> list[Call]:
     return [Call(f, v, **looks) for f in functions or VARIANTS for v in VARIANTS[f]]
 
 
-def reference(function: str) -> Callable[..., Any]:
-    """Return a function's definition in plain PyTorch."""
-    for package in ("weighted_sum", "norm_act", "concat_norm_act"):
+PACKAGES = ("weighted_sum", "sums_ahead", "norm_act", "concat_norm_act")
+
+
+def package_of(function: str) -> str:
+    """Return the name of the package that defines a function."""
+    for package in PACKAGES:
         module = import_module(f"connsearch.kernels.{package}.reference")
         if getattr(module, function, None) and getattr(module, function).__module__ == module.__name__:
-            return getattr(module, function)
+            return package
     raise ValueError(f"no reference of {function!r}")
+
+
+def reference(function: str) -> Callable[..., Any]:
+    """Return a function's definition in plain PyTorch."""
+    found: Callable[..., Any] = getattr(
+        import_module(f"connsearch.kernels.{package_of(function)}.reference"), function
+    )
+    return found
+
+
+def kernel(function: str) -> Callable[..., Any]:
+    """Return a function as callers know it: by whatever backend is chosen or forced."""
+    found: Callable[..., Any] = getattr(import_module(f"connsearch.kernels.{package_of(function)}"), function)
+    return found
 
 
 def outcome(function: str, run: Callable[..., Any], args: list[Any]) -> list[Tensor]:
@@ -350,6 +389,8 @@ def exact(call: Call, args: list[Any], found: list[Tensor]) -> list[Tensor]:
     truth = outcome(call.function, reference(call.function), doubles)
     if call.function == "weighted_sum_norm_act":
         truth[1:] = reference("norm_act_train")(found[0].double(), *doubles[3:])
+    if call.function == "finish_sum_norm_act":
+        truth[:3] = reference("norm_act_train")(found[3].double(), *doubles[4:])
     return truth
 
 
@@ -362,7 +403,7 @@ def check(call: Call, device: str = "cpu") -> None:
     args = call.args(device)
     expected = outcome(call.function, reference(call.function), args)
     with poisoned():
-        found = outcome(call.function, getattr(kernels, call.function), args)
+        found = outcome(call.function, kernel(call.function), args)
     truth = exact(call, args, found)
     assert len(found) == len(truth)
     for i, (fast, model, true) in enumerate(zip(found, expected, truth, strict=True)):

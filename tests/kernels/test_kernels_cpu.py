@@ -12,6 +12,7 @@ from cases import (
     COUNTS,
     DENSE,
     DTYPES,
+    IN_PLACE,
     LAYOUTS,
     ODD,
     SEVERAL,
@@ -20,8 +21,10 @@ from cases import (
     Call,
     calls,
     check,
+    kernel,
     name_of,
-    reference,
+    outcome,
+    package_of,
 )
 
 from connsearch import kernels
@@ -111,8 +114,7 @@ def test_the_number_of_threads_changes_no_bit(function: str, layout: str) -> Non
     for threads in (1, 3):
         torch.set_num_threads(threads)
         args = call.args()
-        found = getattr(kernels, function)(*args)
-        outcomes.append([found] if isinstance(found, torch.Tensor) else list(found or args[:1]))
+        outcomes.append(outcome(function, kernel(function), args))
     torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
 
@@ -164,9 +166,9 @@ def test_a_batch_without_images() -> None:
 def test_arguments_are_left_as_they_were() -> None:
     for call in calls(layout="slice"):
         args, again = call.args(), call.args()
-        getattr(kernels, call.function)(*args)
+        kernel(call.function)(*args)
         for i, (a, b) in enumerate(zip(args, again, strict=True)):
-            if (call.function, i) in (("add_affine", 0), ("concat_norm_act_backward", 7)):
+            if IN_PLACE.get(call.function) == i:
                 continue
             many = isinstance(a, list)
             for x, y in zip(a if many else [a], b if many else [b], strict=True):
@@ -221,6 +223,22 @@ WRONG: dict[str, tuple[str, list[Any], str]] = {
         [[X], torch.ones(1, 1, 3), X, C, C],
         r"the weight must be \(1, 3\), got \(1, 1, 3\)",
     ),
+    "sums": (
+        "begin_sums",
+        [[X], torch.ones(2, 1, 3), [X.clone()]],
+        r"the weight must be \(1, 1, 3\), got \(2, 1, 3\)",
+    ),
+    "written": (
+        "begin_sums",
+        [[X], torch.ones(1, 1, 3), [X[:1]]],
+        r"a sum must be \(2, 3, 4, 5\), got \(1, 3",
+    ),
+    "no-sums-source": ("begin_sums", [[], torch.ones(1, 0, 3), [X]], "there are no sources"),
+    "finish": (
+        "finish_sum_norm_act",
+        [X, [X], torch.ones(2, 3), C, C, C, 1e-5, "relu"],
+        r"the weight must be \(1, 3\), got \(2, 3\)",
+    ),
     "dims": ("batch_stats", [X[0]], r"a map is B C H W, got \(3, 4, 5\)"),
     "whole-map": ("batch_stats", [X.int()], "no kernel of the CPU reads maps of torch.int32 on cpu"),
     "meta": (
@@ -256,8 +274,7 @@ WRONG: dict[str, tuple[str, list[Any], str]] = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_inputs_are_named(wrong: str) -> None:
     function, args, message = WRONG[wrong]
-    package = reference(function).__module__.split(".")[-2]
-    compiled = import_module(f"connsearch.kernels.{package}.cpu")
+    compiled = import_module(f"connsearch.kernels.{package_of(function)}.cpu")
     with pytest.raises(KernelError, match=message):
         getattr(compiled, function)(*args)
 

@@ -13,7 +13,7 @@ from connsearch import kernels
 from connsearch.errors import KernelError
 from connsearch.kernels import build, dispatch
 
-PACKAGES = ("weighted_sum", "norm_act", "concat_norm_act")
+PACKAGES = ("weighted_sum", "sums_ahead", "norm_act", "concat_norm_act")
 X, ONE = torch.randn(2, 3, 4, 5), torch.ones(3)
 
 

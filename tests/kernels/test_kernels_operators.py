@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -119,3 +121,18 @@ def test_multiply_accumulates_are_counted_twice() -> None:
             [torch.zeros_like(x) for x in maps],
         )
         assert counter.get_total_flops() == (2 + 4) * 7 * 120 + (2 + 4) * 40 * 4 * 21
+
+
+def test_counts_are_known_whatever_is_imported_first() -> None:
+    code = """
+import sys
+from connsearch import kernels
+assert "torch.utils.flop_counter" not in sys.modules
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+with FlopCounterMode(display=False) as counter:
+    kernels.weighted_sum([torch.randn(2, 3, 4, 5)], torch.ones(1, 1, 3))
+print(counter.get_total_flops())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "240\n"

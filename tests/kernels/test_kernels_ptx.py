@@ -85,6 +85,14 @@ def sums(dtype: torch.dtype, last: bool, n: int = 5, channels: int = CHANNELS) -
     kernels.weighted_sum_norm_act([x] * n, torch.empty(n, 1, channels), v, v, v, 1e-5, "relu")
 
 
+def beginnings(dtype: torch.dtype, last: bool, n: int = 5, channels: int = CHANNELS) -> None:
+    from connsearch.kernels.sums_ahead import triton as kernels
+
+    x, v = a_map(dtype, last, channels), torch.empty(channels)
+    kernels.begin_sums([x] * n, torch.empty(4, n, channels), [x] * 4)
+    kernels.finish_sum_norm_act(x, [x] * (n - 1), torch.empty(n - 1, channels), v, v, v, 1e-5, "relu")
+
+
 def pulls(dtype: torch.dtype, last: bool, n: int = 3) -> None:
     from connsearch.kernels.weighted_sum import triton as kernels
 
@@ -123,9 +131,10 @@ def read(kernel: Any, folder: Path) -> tuple[Counter[str], int]:
     return Counter(instructions), int(stack[1])
 
 
-ELEMENTWISE = (statistics, sums, pulls, concatenations)
+ELEMENTWISE = (statistics, sums, beginnings, pulls, concatenations)
 QUICK = [
     (sums, 90, torch.bfloat16, True),
+    (beginnings, 90, torch.bfloat16, True),
     (pulls, 90, torch.bfloat16, True),
     (concatenations, 90, torch.bfloat16, True),
     (products, 90, torch.bfloat16, True),
@@ -135,7 +144,7 @@ SLOW = [
     (statistics, 90, torch.bfloat16, True),
     (products, 80, torch.bfloat16, True),
     (products, 90, torch.float32, True),
-    *((f, 80, torch.float32, False) for f in (statistics, pulls, concatenations)),
+    *((f, 80, torch.float32, False) for f in (statistics, beginnings, pulls, concatenations)),
     *((f, 90, torch.float32, True) for f in ELEMENTWISE),
     *((f, 80, torch.float16, True) for f in ELEMENTWISE),
     *((f, 90, torch.bfloat16, False) for f in ELEMENTWISE),
@@ -185,7 +194,8 @@ def test_one_compilation_serves_any_number_of_sources_and_channels(
     compiled: Compile,
 ) -> None:
     def kernels(n: int, channels: int) -> list[tuple[str, Any]]:
-        return [(name, id(k)) for name, k in compiled(90, sums, torch.bfloat16, True, n, channels)]
+        found = [compiled(90, f, torch.bfloat16, True, n, channels) for f in (sums, beginnings)]
+        return [(name, id(k)) for name, k in (pair for pairs in found for pair in pairs)]
 
     few, many = kernels(5, 64), kernels(17, 64)
     assert kernels(6, 128) == kernels(8, 320) == few

@@ -19,6 +19,7 @@ from cases import (
     apply,
     calls,
     check,
+    kernel,
     laid_out,
     name_of,
     own_places,
@@ -28,13 +29,13 @@ from cases import (
 from interpreting import run
 from torch import Tensor
 
-from connsearch import kernels
 from connsearch.errors import KernelError
 from connsearch.kernels import use_backend
 from connsearch.kernels.norm_act_conv import norm_act_conv, norm_act_conv_backward, reference
 from connsearch.kernels.tritonic import channel_block, native, pitch_of, why_not
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.gpu  # elsewhere these run in the interpreter
 
 TINY = (2, 5, 3, 7)
 THREE = ("weighted_sum_norm_act", "pull", "concat_norm_act_backward")  # whose maps lie in most ways
@@ -161,7 +162,7 @@ def test_products_over_any_number_of_sources(widths: list[int]) -> None:
 
 def refuses(function: str, args: list[object], message: str, device: str) -> None:
     with use_backend("triton"), pytest.raises(KernelError, match=message):
-        getattr(kernels, function)(*args)
+        kernel(function)(*args)
 
 
 x, v = torch.zeros(2, 3, 4, 5), torch.zeros(3)

@@ -11,7 +11,7 @@ from connsearch.kernels.maps import Job, act_code, form_of, new_map, vector
 def batch_stats(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean C and variance C. Reads the map once."""
     form = form_of(x)
-    mean_C, var_C = torch.empty(2, form.shape[1], dtype=form.sums)
+    mean_C, var_C = (torch.empty(form.shape[1], dtype=form.sums) for _ in range(2))
     job = Job(form, 1)
     job.add("no outcome", None)
     job.add("the map", x)
@@ -39,7 +39,7 @@ def norm_act_train(
     form = form_of(x)
     C = form.shape[1]
     weight, bias = vector("the weight", weight_C, C, form), vector("the bias", bias_C, C, form)
-    mean_C, var_C = torch.empty(2, C, dtype=form.sums)
+    mean_C, var_C = (torch.empty(C, dtype=form.sums) for _ in range(2))
     y = new_map(x, form)
     job = Job(form, 1)
     job.add_written("the outcome", y)
@@ -62,7 +62,7 @@ def norm_act_backward(
     C = form.shape[1]
     mean, rstd = vector("the mean", mean_C, C, form), vector("1 / deviation", rstd_C, C, form)
     weight, bias = vector("the weight", weight_C, C, form), vector("the bias", bias_C, C, form)
-    grad_weight, grad_bias = torch.empty(2, C, dtype=form.sums)
+    grad_weight, grad_bias = (torch.empty(C, dtype=form.sums) for _ in range(2))
     grad_x = new_map(x, form)
     job = Job(form, 1)
     job.add_written("the outcome", grad_x)

@@ -1,7 +1,7 @@
 // Weighted sums of sources, and the gradients of their sources pulled from all readers at once.
 //
 // A tile of each map is added to an accumulator in the first cache, some maps at a time, so that each map is
-// read once and the result is written once.
+// read once and the result is written once. Of several sums of the same maps, accumulators are in registers.
 
 #include <memory>
 
@@ -197,6 +197,63 @@ void weighted_sum(const Job& job, const Acc<T>* weight, int64_t weight_step, con
     });
 }
 
+// Of some values of a row or plane: out_k = sum_j w_kj h_j, K sums in registers, of V vectors each. Weights
+// K n C begin at the first value's channel.
+template <class T, bool Last, int K, int V, class Lanes>
+INLINE void sums_at(const std::vector<const T*>& from, const Acc<T>* weight, int64_t C, int64_t i,
+                    T* const* into, Lanes lanes) {
+    using A = Acc<T>;
+    const int64_t n = from.size();
+    Vec<A> total[K][V] = {};
+    for (int64_t j = 0; j < n; ++j) {
+        const T* p = from[j] + i;
+        __builtin_prefetch(p + TILE, 0, 2);
+        Vec<A> h[V];
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) h[v] = load(p + v * LANES<A>, lanes);
+#pragma GCC unroll 4
+        for (int k = 0; k < K; ++k) {
+            const A* w = weight + (k * n + j) * C;
+#pragma GCC unroll 2
+            for (int v = 0; v < V; ++v)
+                total[k][v] += h[v] * (Last ? load(w + i + v * LANES<A>, lanes) : all(*w));
+        }
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < K; ++k)
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) store(into[k] + i + v * LANES<A>, total[k][v], lanes);
+}
+
+// ---- Maps of a job: K sums, then n sources
+
+template <class T, bool Last, int K>
+void begin_sums(const Job& job, const Acc<T>* weight) {
+    const Map<T>*into = maps_of<T>(job), *sources = into + K;
+    const int threads = threads_for(job, job.n + K);
+    const auto blocks = pieces_of<Last>(job, threads);
+    parallel(threads, blocks.size(), [&](int64_t b) {
+        std::vector<const T*> from(job.n);
+        T* out[K];
+        each_tile<Last, Acc<T>>(job, blocks[b], [&](const Tile& tile) {
+            for (int64_t s = 0; s < tile.n_segments; ++s) {
+                const auto place = [&](const Map<T>& map) {
+                    return at<Last>(job, map, tile) + s * step<Last>(job, map);
+                };
+                for (int64_t j = 0; j < job.n; ++j) from[j] = place(sources[j]);
+                for (int k = 0; k < K; ++k) out[k] = place(into[k]);
+                const Acc<T>* w = weight + (Last ? 0 : tile.c + s);
+                constexpr int64_t two = 2 * LANES<Acc<T>>;
+                int64_t i = 0;
+                for (; i + two <= tile.n; i += two) sums_at<T, Last, K, 2>(from, w, job.C, i, out, Whole{});
+                vectors<Acc<T>>(tile.n - i, [&](int64_t rest, auto lanes) {
+                    sums_at<T, Last, K, 1>(from, w, job.C, i + rest, out, lanes);
+                });
+            }
+        });
+    });
+}
+
 // ---- Maps of a job: x, y, then n sources
 
 template <class T, bool Last>
@@ -370,6 +427,17 @@ extern "C" void weighted_sum(const Job* job, const void* weight, int64_t images,
         by_image<T>(*job, job->n + 1, images, [&](const Job& part, int64_t b) {
             weighted_sum<T, last>(part, w + b * job->C, images * job->C, static_cast<const Acc<T>*>(bias));
         });
+    });
+}
+
+extern "C" void begin_sums(const Job* job, int64_t n_sums, const void* weight) {
+    with_layout(*job, [&](auto value, auto last) {
+        using T = decltype(value);
+        const auto* w = in<Acc<T>>(weight);
+        if (n_sums == 1) begin_sums<T, last, 1>(*job, w);
+        if (n_sums == 2) begin_sums<T, last, 2>(*job, w);
+        if (n_sums == 3) begin_sums<T, last, 3>(*job, w);
+        if (n_sums == 4) begin_sums<T, last, 4>(*job, w);
     });
 }
 

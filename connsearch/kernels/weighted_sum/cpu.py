@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from connsearch.kernels.maps import Job, act_code, form_of, matrix, new_map, some, vector, weights
+from connsearch.kernels.maps import Job, form_of, matrix, new_map, some, vector, weights
 from connsearch.kernels.norm_act.cpu import norm_act_train
+from connsearch.kernels.weighted_sum.into import sum_norm_act
 
 
 def weighted_sum(sources: Sequence[Tensor], weight_LBC: Tensor, bias_C: Tensor | None = None) -> Tensor:
@@ -39,20 +40,8 @@ def weighted_sum_norm_act(
     if weight.shape[1] != 1:
         x = weighted_sum(sources, weight_LBC, bias_C)
         return x, *norm_act_train(x, norm_weight_C, norm_bias_C, eps, act)
-    C = form.shape[1]
-    bias = None if bias_C is None else vector("the bias", bias_C, C, form)
-    params = (
-        vector(f"the norm's {what}", t, C, form)
-        for what, t in (("weight", norm_weight_C), ("bias", norm_bias_C))
-    )
-    x, y = new_map(sources[0], form), new_map(sources[0], form)
-    mean_C, var_C = torch.empty(2, C, dtype=form.sums)
-    job = Job(form, len(sources))
-    job.add_written("the sum", x)
-    job.add_written("the outcome", y)
-    job.add_all("a source", sources)
-    job.run("weighted_sum", "weighted_sum_norm_act", weight, bias, *params, eps, act_code(act), mean_C, var_C)
-    return x, y, mean_C, var_C
+    x = new_map(sources[0], form)
+    return x, *sum_norm_act(x, form, sources, weight, bias_C, norm_weight_C, norm_bias_C, eps, act)
 
 
 def pull(
@@ -93,7 +82,7 @@ def pull_normalized(
     job = Job(form, R)
     weight = matrix("the weight", weight_RC, R, form)
     mean, rstd = vector("the mean", mean_C, C, form), vector("1 / deviation", rstd_C, C, form)
-    out, (dots, sums) = new_map(source, form), torch.empty(2, R, C, dtype=form.sums)
+    out, dots, sums = new_map(source, form), torch.empty_like(weight), torch.empty_like(weight)
     job.add_written("the gradient", out)
     job.add("the source", source)
     job.add("extra", extra)

@@ -195,7 +195,7 @@ def through_stats_kernel(
 
 def weighted_sum(sources: Sequence[Tensor], weight_LBC: Tensor, bias_C: Tensor | None = None) -> Tensor:
     """Return sum_i w_i h_i + b, B C H W."""
-    return _weighted_sum(sources, weight_LBC, bias_C)[0]
+    return summed(sources, weight_LBC, bias_C)[0]
 
 
 def weighted_sum_norm_act(
@@ -212,28 +212,37 @@ def weighted_sum_norm_act(
     Tiles of x leave their moments, so that x is read once more only, to be normalised.
     """
     check_act(act)
-    x, partial, cut = _weighted_sum(sources, weight_LBC, bias_C, moments=True)
+    x, partial, cut = summed(sources, weight_LBC, bias_C, moments=True)
     weight = vector(norm_weight_C, x, x.shape[1], what="norm_weight")
     bias = vector(norm_bias_C, x, x.shape[1], what="norm_bias")
     mean, var, scale = combine(partial, cut, weight=weight, eps=eps)
     return x, apply(x, mean, scale, bias, act), mean, var
 
 
-def _weighted_sum(
-    sources: Sequence[Tensor], weight_LBC: Tensor, bias_C: Tensor | None, *, moments: bool = False
+def summed(
+    sources: Sequence[Tensor],
+    weight_LBC: Tensor,
+    bias_C: Tensor | None,
+    *,
+    moments: bool = False,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tiles]:
-    """Return the sum, moments of its tiles 2 (G S) C if asked for (else any tensor), and the tiles."""
+    """Return the sum, moments of its tiles 2 (G S) C if asked for (else any tensor), and the tiles.
+
+    Given `out`, the sum is written there; that may be one of the sources.
+    """
     check_maps(sources)
     first, last = sources[0], lies_last(sources[0])
     maps = natives(sources, last=last, dense=True)
     weight = _weights(weight_LBC, first, len(maps))
     bias = None if bias_C is None else vector(bias_C, first, first.shape[1], what="bias")
     cut = tiles(maps[:1], last=last, per_image=weight.shape[1] > 1, sums=moments)
-    out = new_map(first.shape, first, last=last)
+    if out is None:
+        out = new_map(first.shape, first, last=last)
     shape = (2, cut.groups * cut.n_tiles, first.shape[1])
     partial = torch.empty(shape if moments else 0, dtype=weight.dtype, device=first.device)
     given = (*pointers(maps), weight, bias, out, partial if moments else None)
-    launch(weighted_sum_kernel, cut.grid, *given, **_sizes(cut, maps, weight))
+    launch(weighted_sum_kernel, cut.grid, *given, **sizes_of(cut, maps, weight))
     return out, partial, cut
 
 
@@ -299,7 +308,7 @@ def _pull(
     out = new_map(source.shape, source, last=last, dtype=weight.dtype if stats else None)
     dots, sums = partial[0], partial[1] if stats else None
     given = (weight, source, *(stats or (None, None)), extra, out, dots, sums)
-    launch(pull_kernel, cut.grid, *pointers(maps), *given, **_sizes(cut, maps, weight))
+    launch(pull_kernel, cut.grid, *pointers(maps), *given, **sizes_of(cut, maps, weight))
     return out, partial
 
 
@@ -312,7 +321,7 @@ def _weights(weight_LBC: Tensor, like: Tensor, count: int) -> Tensor:
     return vector(weight_LBC, like, *shape, what="weight")
 
 
-def _sizes(cut: Tiles, maps: Sequence[Tensor], weight: Tensor) -> dict[str, object]:
+def sizes_of(cut: Tiles, maps: Sequence[Tensor], weight: Tensor) -> dict[str, object]:
     """Return what kernels over several maps know of them."""
     return {
         "n_channels": maps[0].shape[1],

@@ -1,0 +1,138 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, misc, import-untyped, import-not-found"
+"""Weighted sums that are begun ahead, in Triton.
+
+Shapes: L sources B C H W, K sums of them, up to 4 in one kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from connsearch.kernels.norm_act.triton import apply, combine
+from connsearch.kernels.tiles import both, entry, kernel, offsets, within
+from connsearch.kernels.tritonic import (
+    check_act,
+    check_maps,
+    is_aligned,
+    launch,
+    lies_last,
+    natives,
+    new_map,
+    pitch_of,
+    pointers,
+    tiles,
+    vector,
+)
+from connsearch.kernels.weighted_sum.triton import sizes_of, summed, weight_of
+
+
+@kernel
+def begin_sums_kernel(
+    sources,  # tuple of pointers to B C H W
+    table,  # pointers to all of them, or None: they are those in the tuple
+    weight,  # SUMS L C
+    sums,  # tuple of SUMS pointers to B C H W
+    n_pixels,
+    n_values,
+    n_channels,
+    pitch,
+    n_sources,
+    SUMS: tl.constexpr,
+    LENGTH: tl.constexpr,
+    LAST: tl.constexpr,
+    ALIGN: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """sums[k] = sum_i w_ki h_i, up to 4 of them, each source read once."""
+    ACC: tl.constexpr = weight.dtype.element_ty
+    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[:, None]
+    n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
+    mask = within(c, n, n_channels, n_values, LAST, ALIGN)
+    at = offsets(c, n, n_pixels, pitch, LAST, ALIGN)
+    step = n_sources * n_channels
+    zero = tl.zeros([BLOCK_C, BLOCK_N], ACC)
+    first, second, third, fourth = zero, zero, zero, zero
+    for begin in range(0, 1 if table is None else n_sources, LENGTH):
+        for k in tl.static_range(LENGTH):
+            i = begin + k
+            h = entry(sources, table, k, i, n_sources) + at
+            h = tl.load(h, mask=both(mask, n_sources > i), other=0.0).to(ACC)
+            first += h * weight_of(weight, i, c, n_sources, n_channels, True, LAST, ALIGN)
+            if SUMS > 1:
+                second += h * weight_of(weight + step, i, c, n_sources, n_channels, True, LAST, ALIGN)
+            if SUMS > 2:
+                third += h * weight_of(weight + 2 * step, i, c, n_sources, n_channels, True, LAST, ALIGN)
+            if SUMS > 3:
+                fourth += h * weight_of(weight + 3 * step, i, c, n_sources, n_channels, True, LAST, ALIGN)
+    tl.store(sums[0] + at, first.to(sums[0].dtype.element_ty), mask=mask)
+    if SUMS > 1:
+        tl.store(sums[1] + at, second.to(sums[0].dtype.element_ty), mask=mask)
+    if SUMS > 2:
+        tl.store(sums[2] + at, third.to(sums[0].dtype.element_ty), mask=mask)
+    if SUMS > 3:
+        tl.store(sums[3] + at, fourth.to(sums[0].dtype.element_ty), mask=mask)
+
+
+AT_ONCE = 4  # sums of the same maps that one kernel makes
+
+
+def begin_sums(sources: Sequence[Tensor], weight_KLC: Tensor, sums: Sequence[Tensor]) -> None:
+    """Write sum_i w_ki h_i to each of K maps. Reads each source once for 4 of them."""
+    check_maps([*sources, *sums])
+    first, last = sources[0], lies_last(sources[0])
+    maps = natives(sources, last=last, dense=True)
+    C = first.shape[1]
+    weight = vector(weight_KLC, first, len(sums), len(maps), C, what="weight")
+    cut = tiles(maps[:1], last=last)
+    cut = cut._replace(block_n=-(-cut.block_n // 2))  # small ones: several sums share the registers
+    for k in range(0, len(sums), AT_ONCE):
+        asked = sums[k : k + AT_ONCE]
+        into = [_writable(x, last=last) for x in asked]
+        rows = vector(weight[k : k + AT_ONCE], first, len(into), len(maps), C, what="weight")
+        sizes = {"SUMS": len(into), **sizes_of(cut, maps, rows)}
+        del sizes["PER_CHANNEL"]
+        launch(begin_sums_kernel, cut.grid, *pointers(maps), rows, tuple(into), **sizes)
+        _give_back(into, asked)
+
+
+def finish_sum_norm_act(
+    begun: Tensor,
+    sources: Sequence[Tensor],
+    weight_LC: Tensor,
+    bias_C: Tensor | None,
+    norm_weight_C: Tensor,
+    norm_bias_C: Tensor,
+    eps: float,
+    act: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Make x = begun + sum_i w_i h_i + b of begun; return y = act(BN(x)), mean C, variance C."""
+    check_act(act)
+    C = begun.shape[1]
+    weight = vector(weight_LC, begun, len(sources), C, what="weight")
+    weight = torch.cat([weight.new_ones(1, C), weight])[:, None]
+    into = _writable(begun, last=lies_last(begun))
+    maps = [begun, *sources]
+    x, partial, cut = summed(maps, weight, bias_C, moments=True, out=into)
+    _give_back([x], [begun])
+    norm_weight = vector(norm_weight_C, x, C, what="norm_weight")
+    norm_bias = vector(norm_bias_C, x, C, what="norm_bias")
+    mean, var, scale = combine(partial, cut, weight=norm_weight, eps=eps)
+    return apply(x, mean, scale, norm_bias, act), mean, var
+
+
+def _writable(x: Tensor, *, last: bool) -> Tensor:
+    """Return the map if kernels can write it as it lies, else a fresh one of which it gets the values."""
+    _, C, H, W = x.shape
+    dense = pitch_of(x, last=last) == (C if last else C * H * W)
+    return x if dense and is_aligned(x) else new_map(x.shape, x, last=last)
+
+
+def _give_back(written: Sequence[Tensor], asked: Sequence[Tensor]) -> None:
+    for found, target in zip(written, asked, strict=True):
+        if found is not target:
+            target.copy_(found)
