@@ -7,6 +7,7 @@ An implementation is a function of the same name and arguments as the reference,
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
@@ -24,7 +25,15 @@ R = TypeVar("R")
 
 BACKENDS = ("reference", "cpu", "triton")
 
-_forced: list[str] = []
+
+class _Forced(threading.local):
+    """Backends that were asked for, the innermost last; of each thread its own."""
+
+    def __init__(self) -> None:
+        self.backends: list[str] = []
+
+
+_forced = _Forced()
 
 
 class Choice(NamedTuple):
@@ -45,8 +54,8 @@ def choose(device: str, dtype: torch.dtype) -> Choice:
     >>> choose("meta", torch.float32).backend
     'reference'
     """
-    if _forced:
-        return Choice(_forced[-1], "asked for")
+    if _forced.backends:
+        return Choice(_forced.backends[-1], "asked for")
     return _choose(device, dtype)
 
 
@@ -76,11 +85,11 @@ def use_backend(backend: str) -> Iterator[None]:
     """
     if backend not in BACKENDS:
         raise KernelError(f"unknown backend {backend!r}: use {', '.join(BACKENDS)}")
-    _forced.append(backend)
+    _forced.backends.append(backend)
     try:
         yield
     finally:
-        _forced.pop()
+        _forced.backends.pop()
 
 
 def dispatched(reference: Callable[P, R], *, written: str | None = None) -> Callable[P, R]:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 
-def sum_dtype(x: Tensor) -> torch.dtype:
-    """Return the type of statistics and sums over a map."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the type of statistics of maps of a type, and of sums over them."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def new_map(like: Tensor, channels: int | None = None) -> Tensor:
@@ -27,7 +27,7 @@ def new_map(like: Tensor, channels: int | None = None) -> Tensor:
 
 def vectors(like: Tensor, count: int, *shape: int) -> tuple[Tensor, ...]:
     """Return so many tensors of sums over a map."""
-    return tuple(torch.empty(shape, dtype=sum_dtype(like), device=like.device) for _ in range(count))
+    return tuple(torch.empty(shape, dtype=sum_dtype(like.dtype), device=like.device) for _ in range(count))
 
 
 def _channels(sources: Sequence[Tensor]) -> int:

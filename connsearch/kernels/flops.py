@@ -54,18 +54,17 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "norm_act_conv": norm_act_conv,
     "norm_act_conv_backward": norm_act_conv_backward,
 }
-_registered: set[str] = set()
 
 
 def register() -> None:
     """Register the formulas with torch's counter, if that is imported, and with those that count already."""
     counting = sys.modules.get("torch.utils.flop_counter")
-    if counting is None or _registered:
+    if counting is None:
         return
-    operators = {name: getattr(torch.ops.connsearch, name) for name in FORMULAS}
-    for name, operator in operators.items():
-        counting.register_flop_formula(operator)(FORMULAS[name])
-    _registered.update(operators)
+    operators = {getattr(torch.ops.connsearch, name): formula for name, formula in FORMULAS.items()}
+    for operator, formula in operators.items():
+        if operator not in counting.flop_registry:
+            counting.register_flop_formula(operator)(formula)
     for mode in _get_current_dispatch_mode_stack():  # counters copy the formulas when they are made
         if isinstance(counter := getattr(mode, "counter", None), counting.FlopCounterMode):
-            counter.flop_registry |= {op: counting.flop_registry[op] for op in operators.values()}
+            counter.flop_registry |= {operator: counting.flop_registry[operator] for operator in operators}

@@ -107,7 +107,7 @@ _gradient(
 
 def _unit(scale_K: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean 0 and deviation 1, with which a scale and a shift are a norm's weight and bias."""
-    one = torch.ones(scale_K.shape, dtype=sum_dtype(like), device=like.device)
+    one = torch.ones(scale_K.shape, dtype=sum_dtype(like.dtype), device=like.device)
     return torch.zeros_like(one), one
 
 

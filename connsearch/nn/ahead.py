@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from connsearch.ir.traffic import saved_ahead
+from connsearch.kernels.fakes import sum_dtype
 from connsearch.kernels.operators import is_watched
 from connsearch.kernels.sums_ahead import begin_sums
 from connsearch.nn.shared import Begun, Shared, Weights
-from connsearch.nn.statistics import as_dtype, sum_dtype
+from connsearch.nn.statistics import as_dtype
 
 AT_ONCE = 4  # readers; more are not faster, and what they have begun waits longer
 CACHE_BYTES = 1 << 24  # what readers have in common is found in a cache again if it is not larger

@@ -115,6 +115,8 @@ def bench_network(
     for mode in modes:
         if mode not in MODES:
             raise SpecError(f"unknown mode {mode!r}. {did_you_mean(mode, MODES)}")
+    if repeats < 1:
+        raise SpecError(f"repeats must be 1 or more, got {repeats}")
     check_ways(ways, spec, device, train="train" in modes)
     checked = [way for way in ways if verifies(way)] if verify else []
     if checked:

@@ -15,6 +15,7 @@ from connsearch.nn import tracing
 from connsearch.nn.emit import Emitted, emit
 from connsearch.nn.inference import Inference, applies
 from connsearch.nn.network import Network, check_images
+from connsearch.nn.plain import PlainAggregations
 from connsearch.nn.statistics import statistics_moved_at_the_end
 from connsearch.spec.network import NetworkSpec
 
@@ -55,7 +56,8 @@ class CompiledNetwork(nn.Module):
     In training it runs the program that the pipeline made, in evaluation what the definition does; without
     gradients (under `torch.no_grad` or `torch.inference_mode`) it folds what is constant then, at the first
     call and again when parameters or buffers have changed. Changes that torch does not count, such as edits
-    of `parameter.data`, are seen after `eval()`.
+    of `parameter.data`, are seen after `eval()`. With an aggregation that was replaced, or has hooks, the
+    whole network runs as in the definition.
 
     Attributes:
         program: What it runs in training.
@@ -76,17 +78,21 @@ class CompiledNetwork(nn.Module):
         self._inference: Inference | None = None
         for name, child in network.named_children():
             self.add_module(name, child)
+        self._aggregations = self._plain()
+
+    def _plain(self) -> PlainAggregations:
+        return PlainAggregations(self, lower(self.spec))
 
     def _emit(self) -> dict[bool, Emitted]:
         """Return what it runs with gradients, by whether it is training."""
         return {True: emit(self.program), False: emit(lower(self.spec))}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "emitted": None, "_inference": None}
+        return {**self.__dict__, "emitted": None, "_aggregations": None, "_inference": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.emitted = self._emit()
+        self.emitted, self._aggregations = self._emit(), self._plain()
 
     @property
     def spec(self) -> NetworkSpec:
@@ -121,11 +127,14 @@ class CompiledNetwork(nn.Module):
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         check_images(images, self.program.image)
+        if not self._aggregations.remain():
+            return self.emitted[False].forward(self, images)
         if self._folds and applies(self, images):
             inference = self._folded()
             if inference.takes(images):
                 return inference.run(images)
         if tracing.keeps_kernels(self):
+            tracing.guard(self)
             return tracing.run(self, images)
         with statistics_moved_at_the_end():
             return self._now.forward(self, images)

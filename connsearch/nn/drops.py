@@ -54,7 +54,7 @@ class Draws:
         if drop.kind == "element":
             return h * torch.empty_like(h).bernoulli_(drop.survival)
         if source not in self._sources:
-            self._sources[source] = float(torch.rand(()).item() < drop.survival)
+            self._sources[source] = 1.0 if torch.rand(()).item() < drop.survival else 0.0
         return h * self._sources[source]
 
     def _paths(self, drops: Sequence[EdgeDrop]) -> list[float]:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from connsearch import kernels
 from connsearch.kernels.convolve.reference import Before
+from connsearch.kernels.fakes import sum_dtype
 from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Weighted
 from connsearch.nn.plain import is_plain
-from connsearch.nn.statistics import sum_dtype
 
 Run = Callable[..., Tensor]
 

@@ -76,6 +76,7 @@ class WeightedSum(torch.autograd.Function):
         if weights.normalized:
             weight_LBC, bias = _coefficients(weight_LBC, bias, shared, weights.eps)
         if norm is None:
+            weights.begun = None  # by a reader before it that took this one's norm for fused
             return kernels.weighted_sum(values, weight_LBC, bias)
         begun = begun_for(weights, shared) if weights.collected is not None else None
         if begun is not None:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from connsearch import kernels
 from connsearch.errors import KernelError
+from connsearch.kernels.fakes import sum_dtype
 from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Weighted
-from connsearch.nn.statistics import as_dtype, sum_dtype
+from connsearch.nn.statistics import as_dtype
 
 
 class Statistics:

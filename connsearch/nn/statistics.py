@@ -50,7 +50,7 @@ def statistics_moved_at_the_end() -> Iterator[None]:
 def move(module: Any, mean: Tensor, var: Tensor, count: int, momentum: float) -> None:
     """Move running statistics towards those of a batch, as torch does: the variance unbiased."""
     if count < 2:
-        raise ValueError("Expected more than 1 value per channel when training")
+        raise ValueError(f"Expected more than 1 value per channel when training, got {count}")
     asked = Move(module, mean, var, count, momentum)
     if _moves.pending is None:
         _move_all([asked])
@@ -76,8 +76,3 @@ def _move_all(moves: Sequence[Move]) -> None:
 def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a tensor of a type; asked so often that it looks first."""
     return tensor if tensor.dtype is dtype else tensor.to(dtype)
-
-
-def sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the type that sums of maps of a type are computed in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32

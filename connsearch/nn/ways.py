@@ -18,6 +18,7 @@ from connsearch.ir.pipelines import INFERENCE, PIPELINES
 from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Sources
 from connsearch.nn.compiled import CompiledNetwork, build
 from connsearch.nn.network import Network
+from connsearch.nn.tracing import draws_sources
 from connsearch.spec.network import NetworkSpec
 
 DEFINITION, STACKED = "definition", "stacked"
@@ -66,17 +67,11 @@ def check_ways(ways: Sequence[str], spec: NetworkSpec, device: str, *, train: bo
         raise SpecError(
             f"way {CUDA_GRAPH!r} needs a CUDA device, not {device!r}: use --device cuda, or leave it out"
         )
-    if train and _decides(spec):
+    if train and draws_sources(lower(spec)):
         raise SpecError(
             f"way {CUDA_GRAPH!r} would repeat what training of {spec.name} decides at random for each step, "
             "which sources are dropped: leave it out, or measure inference"
         )
-
-
-def _decides(spec: NetworkSpec) -> bool:
-    """Return whether training draws whole sources or paths, which takes the CPU a decision."""
-    drops = [drop for op in lower(spec).ops if op.aggregate is not None for drop in op.aggregate.drops]
-    return any(drop is not None and drop.kind != "element" and drop.survival != 1 for drop in drops)
 
 
 def pipeline_of(way: str) -> str | None:

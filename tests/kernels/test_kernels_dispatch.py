@@ -44,7 +44,7 @@ def test_a_backend_that_is_asked_for_runs_inside() -> None:
 def test_after_an_error_inside_nothing_is_asked_for() -> None:
     with pytest.raises(ZeroDivisionError), kernels.use_backend("reference"):
         raise ZeroDivisionError
-    assert dispatch._forced == []
+    assert dispatch._forced.backends == []
 
 
 def test_an_unknown_backend_is_named() -> None:

@@ -160,6 +160,17 @@ def test_what_is_begun_becomes_the_sum_and_nothing_more_is_kept(monkeypatch: pyt
     assert kept(0) == kept(1 << 40)
 
 
+def test_readers_whose_norm_is_not_fused_keep_nothing(passes: list[tuple[int, int]]) -> None:
+    _, compiled, images = pair(block("depthwise"))
+    for layer in (6, 7):
+        compiled.get_submodule(f"block1.layer{layer}.norm1").eval()
+    logits = compiled(images)
+    gc.collect()
+    assert passes
+    assert not [w for w in gc.get_objects() if type(w) is Weights and w.begun is not None]
+    logits.sum().backward()
+
+
 def test_a_forward_pass_leaves_nothing_begun() -> None:
     _, compiled, images = pair(block("depthwise"))
     gc.collect()

@@ -255,6 +255,46 @@ def test_in_training_torch_compile_sees_the_kernels(pair: tuple[Network, nn.Modu
     assert "connsearch.pull_normalized" in graphs[1]
 
 
+@pytest.mark.parametrize(
+    ("part", "setting", "value"),
+    [
+        ("norm1", "training", False),
+        ("aggregation", "training", False),
+        ("norm1", "eps", 0.3),
+        ("norm2", "momentum", 0.9),
+    ],
+)
+@pytest.mark.large
+@pytest.mark.parametrize("pair", ["depthwise"], indirect=True)
+def test_torch_compile_sees_what_is_set_later(
+    pair: tuple[Network, nn.Module, torch.Tensor], part: str, setting: str, value: object
+) -> None:
+    network, compiled, images = pair
+    torch._dynamo.reset()
+    again = torch.compile(compiled, backend="aot_eager")
+    for module, call in ((network, network), (compiled, again)):
+        call(images)
+        setattr(module.get_submodule(f"block1.layer2.{part}"), setting, value)
+    torch.testing.assert_close(again(images), network(images), rtol=1e-9, atol=1e-9)
+    assert_close([*compiled.buffers()], [*network.buffers()])
+
+
+@pytest.mark.large
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # Dynamo's, where a graph breaks
+@pytest.mark.parametrize("drop", ["stochastic_depth(survival=0.5)", "drop_path(rate=0.3)"])
+def test_torch_compile_of_networks_that_drop_sources(drop: str) -> None:
+    spec = NetworkSpec.from_dict(blocks("dense", "sum", "basic", n_layers=2).to_dict() | {"drop": drop})
+    network = Network(spec).double()
+    compiled, images = build(copy.deepcopy(network)), torch.randn(2, 3, 9, 7, dtype=torch.float64)
+    torch._dynamo.reset()
+    again = torch.compile(compiled, backend="aot_eager")
+    for seed in range(3):
+        torch.manual_seed(seed)
+        expected = network(images)
+        torch.manual_seed(seed)
+        torch.testing.assert_close(again(images), expected, rtol=1e-9, atol=1e-9)
+
+
 def test_torch_export(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
     _, compiled, images = pair
     compiled.eval()
@@ -393,3 +433,63 @@ def test_the_code_is_readable_python() -> None:
     assert code.startswith("def forward(self, images):")
     assert "concat_layer([" in code
     assert "self.block1.layer1.conv1" in code
+
+
+def doubled(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+    return 2 * output
+
+
+class Wrapped(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *inputs: Any) -> Any:
+        return 3 * self.inner(*inputs)
+
+
+def hook(network: nn.Module) -> None:
+    network.get_submodule("block1.layer2.aggregation").register_forward_hook(doubled)
+
+
+def wrap(network: nn.Module) -> None:
+    layer = network.get_submodule("block1.layer2")
+    layer.aggregation = Wrapped(layer.aggregation)
+
+
+@pytest.mark.parametrize("change", [hook, wrap])
+def test_an_aggregation_that_was_changed_runs_as_it_is(
+    pair: tuple[Network, nn.Module, torch.Tensor], change: Callable[[nn.Module], None]
+) -> None:
+    network, compiled, images = pair
+    for module in (network, compiled):
+        change(module)
+    for training in (True, False):
+        expected, found = network.train(training)(images), compiled.train(training)(images)
+        torch.testing.assert_close(found, expected)
+        assert_close(gradients(compiled, found.square().sum()), gradients(network, expected.square().sum()))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), network(images))
+
+
+@pytest.mark.parametrize("pair", ["depthwise"], indirect=True)
+def test_pruned_aggregations(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+    network, compiled, images = pair
+    for module in (network, compiled):
+        prune.l1_unstructured(module.get_submodule("block1.layer2.aggregation"), "weight", amount=2)
+    for _ in range(2):
+        expected, found = network(images), compiled(images)
+        torch.testing.assert_close(found, expected)
+        found.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # an aggregation's input is a list
+@pytest.mark.parametrize("part", ["norm1", "act1", "conv1", "aggregation"])
+@pytest.mark.parametrize("pair", ["depthwise", "sum"], indirect=True)
+def test_backward_hooks_run(pair: tuple[Network, nn.Module, torch.Tensor], part: str) -> None:
+    _, compiled, images = pair
+    seen: list[nn.Module] = []
+    module = compiled.get_submodule(f"block1.layer2.{part}")
+    module.register_full_backward_hook(lambda found, *_: seen.append(found))
+    compiled(images).sum().backward()
+    assert seen == [module]
