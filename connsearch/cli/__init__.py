@@ -19,8 +19,10 @@ COMMANDS = (  # in the order that --help shows
     studies.sample,
     studies.plan,
     studies.run,
+    studies.submit,
     studies.status,
     studies.front,
+    studies.retrain,
 )
 for command in COMMANDS:
     app.command(command.__name__.removesuffix("_names"))(command)

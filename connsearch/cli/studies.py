@@ -19,6 +19,17 @@ Overrides = Annotated[
 ]
 
 
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        help="A database: postgresql+psycopg://USER@HOST/DATABASE, sqlite:///FILE, grpc://HOST:PORT "
+        "[what the directory remembers, else a journal file in it].",
+    ),
+]
+
+
 def sample(
     space_file: Annotated[Path, typer.Argument(metavar="SPACE.toml")],
     n: Annotated[int, typer.Option("-n", min=1, help="How many members.")] = 5,
@@ -42,6 +53,7 @@ def plan(
     study_file: StudyFile,
     directory: Annotated[Path | None, typer.Option("--dir", help="Where the study would live.")] = None,
     device: Annotated[str | None, typer.Option("--device")] = None,
+    storage: Storage = None,
     overrides: Overrides = None,
 ) -> None:
     """Say what a study would run: range of cost, time, memory, storage. Runs nothing but a short timing."""
@@ -49,7 +61,7 @@ def plan(
     from connsearch.search.plan import plan_text
 
     config = StudyConfig.from_toml(study_file, overrides or [])
-    typer.echo(plan_text(config, directory or _directory(study_file), device))
+    typer.echo(plan_text(config, directory or _directory(study_file), device, storage))
 
 
 def run(
@@ -58,33 +70,74 @@ def run(
         Path | None, typer.Option("--dir", help="Where the study lives [runs/<its file's name>].")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Total of trials, earlier runs included.")
+        int | None,
+        typer.Option("--trials", min=1, help="Total of trials, earlier runs and other workers included."),
     ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes on this host; other hosts may join.")
+    ] = 1,
+    storage: Storage = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu or cuda [cuda if there is one].")
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Run a study, or go on with it: the same command resumes what was stopped."""
+    """Run a study, join it, or go on with it: the same command resumes what was stopped."""
     from connsearch.search.config import StudyConfig
     from connsearch.search.session import run_study
 
     config = StudyConfig.from_toml(study_file, overrides or [])
     where = directory or _directory(study_file)
     try:
-        typer.echo(run_study(where, config, trials, device))
+        typer.echo(run_study(where, config, trials, device, workers=workers, storage=storage))
     except KeyboardInterrupt:
         typer.echo(f"Stopped. Run the same command again to go on with {where}.", err=True)
         raise typer.Exit(130) from None
 
 
-def status(directory: Directory, as_json: Json = False) -> None:
+def submit(
+    study_file: StudyFile,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="How many jobs.")],
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="As for run; on a file system that all jobs see.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Total of trials, of all jobs.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Trials at once in each job.")] = 1,
+    storage: Storage = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu or cuda [cuda if a job has one].")
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--job", metavar="KEY=VALUE", help="Of submitit, e.g. slurm_partition=gpu, timeout_min=240."
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="slurm, or local for processes of this host.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run a study by jobs of a Slurm cluster; needs a storage that all of them reach."""
+    from connsearch.search.config import StudyConfig
+    from connsearch.search.slurm import WorkerJob, parse_options, submit as submit_jobs
+
+    config = StudyConfig.from_toml(study_file, overrides or [])
+    where = directory or _directory(study_file)
+    job = WorkerJob(where.absolute(), config, trials, workers, storage, device)
+    for submitted in submit_jobs(job, jobs, parse_options(options or []), cluster=cluster):
+        typer.echo(submitted.job_id)
+
+
+def status(directory: Directory, storage: Storage = None, as_json: Json = False) -> None:
     """Print how far a study is: trials by state, the best one, the rate."""
     from dataclasses import asdict
 
     from connsearch.search.study import Study
 
-    found = Study.load(directory).status()
+    found = Study.load(directory, storage).status()
     typer.echo(json.dumps(asdict(found)) if as_json else str(found))
 
 
@@ -96,6 +149,7 @@ def front(
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Write all trials with a column on_front.")
     ] = None,
+    storage: Storage = None,
     as_json: Json = False,
 ) -> None:
     """Print the Pareto front of a study, and draw it."""
@@ -107,7 +161,7 @@ def front(
         check_front_path(path)
     if csv is not None:
         check_path(csv)
-    found = Study.load(directory).pareto_front()
+    found = Study.load(directory, storage).pareto_front()
     for path in plots:
         save_front(found, path)
     if csv is not None:
@@ -115,6 +169,30 @@ def front(
     typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
     for path in [*plots, *([csv] if csv else [])]:
         typer.echo(f"wrote {path}", err=True)
+
+
+def retrain(
+    directory: Directory,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", min=0, help="Its number.")],
+    exact: Annotated[
+        bool, typer.Option("--exact", help="With its own seeds; the curve must be the recorded one.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu or cuda [as the trial was trained].")
+    ] = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Train a trial again from its record, and say whether its curve is the recorded one; exit 1 if not."""
+    if not exact:
+        raise typer.BadParameter("give --exact: a trial is trained again with its own seeds, and compared")
+    from connsearch.search.retrain import retrain_exactly
+    from connsearch.search.study import Study
+
+    found = retrain_exactly(Study.load(directory, storage), trial, device=device)
+    typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
+    if not found.equal:
+        raise typer.Exit(1)
 
 
 def _directory(study_file: Path) -> Path:

@@ -9,8 +9,9 @@ from connsearch.search.config import StudyConfig
 from connsearch.search.space import Member, SearchSpace
 
 if TYPE_CHECKING:
+    from connsearch.search.hooks import Progress
     from connsearch.search.pareto import ParetoFront
-    from connsearch.search.study import Progress, Study
+    from connsearch.search.study import Study
 
 __all__ = ["Member", "ParetoFront", "Progress", "SearchSpace", "Study", "StudyConfig"]
 
@@ -18,7 +19,7 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "ParetoFront": "connsearch.search.pareto",
-        "Progress": "connsearch.search.study",
+        "Progress": "connsearch.search.hooks",
         "Study": "connsearch.search.study",
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from connsearch.cost import NetworkCost, network_cost
-from connsearch.errors import TrainError
+from connsearch.search.memory import OutOfMemoryError, check_memory
 from connsearch.search.seeds import stream_seed
 from connsearch.spec.network import NetworkSpec
 from connsearch.train.config import TrainConfig
@@ -40,6 +41,7 @@ def evaluate_network(
     trial: int,
     device: str,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Outcome:
     """Return the outcome of one trial; a function of its arguments alone, on one machine.
 
@@ -50,9 +52,11 @@ def evaluate_network(
         trial: The trial's number.
         device: Where to train, such as "cpu" or "cuda".
         on_epoch: Called after each epoch.
+        checkpoint: As `connsearch.train.train` takes it.
 
     Raises:
-        TrainError: if memory does not suffice to build or train the network, or as `connsearch.train.train`.
+        OutOfMemoryError: if memory does not suffice, or the cost says so before the network is built.
+        TrainError: as `connsearch.train.train`.
     """
     import torch
 
@@ -60,24 +64,28 @@ def evaluate_network(
     from connsearch.nn import build
     from connsearch.train import train
 
+    cost = network_cost(spec)
+    check_memory(cost, train_config, device)
     data, seed = load_dataset(train_config.dataset), stream_seed(study_seed, trial, "train")
     with enough_memory(device):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(study_seed, trial, "init"))
             network = build(spec, pipeline=train_config.pipeline)
-        result = train(network, data, train_config, seed=seed, device=device, on_epoch=on_epoch)
-    return Outcome(network_cost(spec), result)
+        result = train(
+            network, data, train_config, seed=seed, device=device, on_epoch=on_epoch, checkpoint=checkpoint
+        )
+    return Outcome(cost, result)
 
 
 @contextmanager
 def enough_memory(device: str) -> Iterator[None]:
-    """Turn running out of memory, of which torch tells in several ways, into a `TrainError`."""
+    """Turn running out of memory, of which torch tells in several ways, into one error."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), "")
         if isinstance(error, MemoryError) or any(words in reason for words in _NO_MEMORY):
-            raise TrainError(f"out of memory on {device}: {reason or 'no more is there'}") from None
+            raise OutOfMemoryError(f"out of memory on {device}: {reason or 'no more is there'}") from None
         raise
 
 
@@ -89,6 +97,7 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device)
         if device.startswith("cuda")
         else platform.processor() or "cpu",
+        "kind": device.partition(":")[0],
         "threads": threads or torch.get_num_threads(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("connsearch", "torch", "optuna", "numpy")},

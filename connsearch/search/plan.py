@@ -9,30 +9,36 @@ from pathlib import Path
 
 from connsearch.cost import network_cost
 from connsearch.search.config import StudyConfig
+from connsearch.search.databases import check
+from connsearch.search.memory import free_bytes
 from connsearch.search.objective import enough_memory, training_device
 from connsearch.search.samplers import make_sampler
 from connsearch.search.space import Member
-from connsearch.search.storage import check_free, check_writable, exists
-from connsearch.search.study import Study, check_data, check_same
+from connsearch.search.storage import check_free, check_writable, exists, find
+from connsearch.search.study import check_data, check_same, open_if_there
 from connsearch.text import duration, si
 
 N_SAMPLED = 100
 TIMED_IMAGES = 256
+WORKER_BYTES = 1 << 29
+"""What a process takes before it has a network: Python, torch, scikit-learn."""
 
 
-def plan_text(config: StudyConfig, directory: Path, device: str | None = None) -> str:
+def plan_text(
+    config: StudyConfig, directory: Path, device: str | None = None, storage: str | None = None
+) -> str:
     """Return a few lines about a study; draws members and times short trainings of three of them.
 
     Raises:
         BudgetError, SpecError, DataError: where the study could not start.
-        StudyError: if the directory cannot be written or holds another study.
+        StudyError: if the directory or the storage cannot be used or holds another study.
         TrainError: if the device is not there, or memory does not suffice.
     """
     space, device = config.space, training_device(device)
     space.check()
     check_data(config)
     make_sampler(config.sampler, 0)
-    storage = _storage_line(directory, config)
+    kept = _storage_lines(directory, storage, config)
     rng = random.Random(config.seed)
     members = sorted((space.draw(rng) for _ in range(N_SAMPLED)), key=lambda m: network_cost(m.spec).macs)
     within = sum(member.meets_budget for member in members)
@@ -55,7 +61,8 @@ def plan_text(config: StudyConfig, directory: Path, device: str | None = None) -
             f"activations up to {si(memory)}B",
             f"time       about {duration(seconds)} a trial, {duration(seconds * config.n_trials)} for "
             f"{config.n_trials} trials with sampler {config.sampler.label}",
-            f"storage    {storage}",
+            *kept,
+            f"workers    {_workers(memory)}",
         ]
     )
 
@@ -85,11 +92,25 @@ def _seconds_per_trial(config: StudyConfig, members: list[Member], device: str) 
     return statistics.mean(times) * images
 
 
-def _storage_line(directory: Path, config: StudyConfig) -> str:
+def _storage_lines(directory: Path, storage: str | None, config: StudyConfig) -> list[str]:
+    """Return where the study would be, whether it is there, and what its storage is."""
+    place = find(directory, storage)
     if not exists(directory):
         check_free(directory)
         check_writable(directory)
-        return f"{directory}, new; one journal file, one process at a time"
-    study = Study.load(directory)
+    what = "journal file; fits the workers of one host" if place.url is None else check(place.url)
+    study = open_if_there(place)
+    if study is None:
+        return [f"storage    {directory}, new; {what}"]
     check_same(directory, study.config, config)
-    return f"{directory}, goes on after {study.status().finished} finished trials"
+    return [f"storage    {directory}, goes on after {study.status().finished} finished trials; {what}"]
+
+
+def _workers(activations: int) -> str:
+    """Return how many workers this host has cores and memory for, each with one thread."""
+    import os
+
+    cores, free = os.cpu_count() or 1, free_bytes("cpu")
+    fitting = cores if free is None else min(cores, max(1, free // (WORKER_BYTES + activations)))
+    memory = "" if free is None else f", {si(free)}B of free memory"
+    return f"up to {fitting} at once on this host ({cores} cores{memory}): --workers {fitting}"

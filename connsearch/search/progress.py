@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from connsearch.search.hooks import Progress
 from connsearch.search.members import describe
 from connsearch.search.objective import Outcome
 from connsearch.search.space import Member
-from connsearch.search.study import Progress
 from connsearch.text import duration, human
 from connsearch.train.result import EpochRecord
 
@@ -35,7 +35,8 @@ class ConsoleProgress:
         self.best = best
         self.ran = 0
         self.started = time.monotonic()
-        self.member: Member | None = None
+        self._members: dict[int, Member] = {}
+        self._running: dict[int, str] = {}
         self._live: Live | None = Live(console=console, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -49,18 +50,21 @@ class ConsoleProgress:
 
     def hooks(self) -> Progress:
         """Return what a study calls."""
-        return Progress(self._trial_started, self._epoch_ended, self._trial_ended)
+        return Progress(
+            self._trial_started, self._epoch_ended, self._trial_ended, self._trial_dropped, self._note
+        )
 
     def _trial_started(self, number: int, member: Member) -> None:
-        self.member = member
-        self._show(f"trial {number}: {_what(member)}")
+        self._members[number] = member
+        self._show(number, f"trial {number}: {_what(member)}")
 
     def _epoch_ended(self, number: int, record: EpochRecord) -> None:
         error = human("val_error", record.val_error)
-        self._show(f"trial {number}: epoch {record.epoch}/{self.epochs}, error {error}")
+        self._show(number, f"trial {number}: epoch {record.epoch}/{self.epochs}, error {error}")
 
     def _trial_ended(self, number: int, outcome: Outcome | str) -> None:
         self.done, self.ran = self.done + 1, self.ran + 1
+        member = self._members.pop(number, None)
         if isinstance(outcome, str):
             line = f"trial {number}: failed: {outcome}"
         else:
@@ -68,19 +72,29 @@ class ConsoleProgress:
             if not outcome.training.diverged and (self.best is None or error < self.best[0]):
                 self.best = (error, number)
             diverged = ", diverged" if outcome.training.diverged else ""
-            what = _what(self.member) if self.member else ""
+            what = _what(member) if member is not None else ""
             line = (
                 f"trial {number}: error {human('val_error', error)}, {human('macs', outcome.cost.macs)}MACs, "
                 f"{what}, {outcome.training.seconds:.1f} s{diverged}"
             )
         parts = [line] if self._live is not None else [line, *self._standing()]
         self.console.print(Text(f"[{self.done}/{self.total}] {' · '.join(parts)}"), soft_wrap=True)
-        self._show("")
+        self._show(number, "")
 
-    def _show(self, running: str) -> None:
+    def _trial_dropped(self, number: int) -> None:
+        self._members.pop(number, None)
+        self._show(number, "")
+
+    def _note(self, text: str) -> None:
+        self.console.print(Text(text), soft_wrap=True)
+
+    def _show(self, number: int, running: str) -> None:
+        self._running.pop(number, None)
+        if running:
+            self._running[number] = running
         if self._live is None:
             return
-        parts = [f"{self.done}/{self.total} trials", *self._standing(), *([running] if running else [])]
+        parts = [f"{self.done}/{self.total} trials", *self._standing(), *self._running.values()]
         self._live.update(Text(" · ".join(parts), overflow="ellipsis", no_wrap=True))
 
     def _standing(self) -> list[str]:

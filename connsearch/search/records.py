@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from connsearch.registry import Ref
 from connsearch.search.choices import values
+from connsearch.search.claims import Timing, lease_of
+from connsearch.search.failures import failed, reached
 from connsearch.search.space import PER_BLOCK
 from connsearch.text import duration, human
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from connsearch.search.config import StudyConfig
+
+
+EXPIRY = Timing().expiry
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class Status:
             that diverged.
         seconds_per_trial: Median wall time of complete trials; 0 if there is none.
         reasons: Number of trials by why they failed or diverged.
+        running: Trials that a worker holds: trial, host, pid, epoch (the last finished one), and silent,
+            the seconds since its last sign of life, by the clocks of both hosts.
     """
 
     asked: int
@@ -37,6 +45,7 @@ class Status:
     best: dict[str, Any] | None
     seconds_per_trial: float
     reasons: dict[str, int]
+    running: tuple[dict[str, Any], ...] = ()
 
     @property
     def finished(self) -> int:
@@ -51,19 +60,20 @@ class Status:
             values = ", ".join(f"{name} {human(name, v)}" for name, v in self.best.items() if name != "trial")
             lines.append(f"best     trial {self.best['trial']}: {values}")
         if self.seconds_per_trial:
-            left = self.seconds_per_trial * max(0, self.asked - self.finished)
+            alive = sum(each["silent"] <= EXPIRY for each in self.running)
+            left = self.seconds_per_trial * max(0, self.asked - self.finished) / max(1, alive)
             lines.append(f"rate     {duration(self.seconds_per_trial)} a trial, about {duration(left)} left")
         lines += [f"reasons  {n} x {reason}" for reason, n in self.reasons.items()]
+        lines += [f"running  {_where(each)}" for each in self.running]
         return "\n".join(lines)
 
 
 def status_of(trials: Sequence[FrozenTrial], asked: int, objectives: Mapping[str, str]) -> Status:
     """Return the status of a study from its trials; objectives are names with their directions."""
-    words = {"COMPLETE": "complete", "FAIL": "failed", "PRUNED": "pruned"}
-    counts = Counter(words.get(trial.state.name, "unfinished") for trial in trials)
-    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    counts = Counter(_state(trial) for trial in trials)
+    complete = [trial for trial in trials if _state(trial) == "complete"]
     sign = 1 if next(iter(objectives.values())) == "minimize" else -1
-    ranked = [trial for trial in complete if not diverged(trial)]
+    ranked = [trial for trial in complete if reached(trial)]
     best = min(ranked, key=lambda trial: sign * trial.values[0], default=None)
     durations = sorted(trial.duration.total_seconds() for trial in complete if trial.duration is not None)
     return Status(
@@ -74,23 +84,49 @@ def status_of(trials: Sequence[FrozenTrial], asked: int, objectives: Mapping[str
         else {"trial": best.number, **dict(zip(objectives, best.values, strict=True))},
         seconds_per_trial=durations[len(durations) // 2] if durations else 0.0,
         reasons=dict(Counter(t.user_attrs["reason"] for t in trials if "reason" in t.user_attrs)),
+        running=tuple(_running(trial) for trial in trials if _is_held(trial)),
     )
+
+
+def _is_held(trial: FrozenTrial) -> bool:
+    lease = lease_of(trial)
+    return bool(lease) and not trial.state.is_finished() and not lease.get("released", False)
+
+
+def _running(trial: FrozenTrial) -> dict[str, Any]:
+    lease = lease_of(trial)
+    silent = max(0.0, time.time() - lease["time"])
+    return {
+        "trial": trial.number,
+        **{name: lease[name] for name in ("host", "pid", "epoch")},
+        "silent": silent,
+    }
+
+
+def _where(running: Mapping[str, Any]) -> str:
+    """Return who runs a trial, in words."""
+    where = f"trial {running['trial']} on {running['host']}, process {running['pid']}"
+    seen = f"epoch {running['epoch']} done, seen {duration(running['silent'])} ago"
+    silent = "; silent, to be taken over" if running["silent"] > EXPIRY else ""
+    return f"{where}: {seen}{silent}"
+
+
+def _state(trial: FrozenTrial) -> str:
+    """Return a trial's state in our words; one that waits in a queue has not begun."""
+    if failed(trial):
+        return "failed"
+    words = {"COMPLETE": "complete", "PRUNED": "pruned", "WAITING": "waiting"}
+    return words.get(trial.state.name, "unfinished")
 
 
 def front_frame(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> pd.DataFrame:
     """Return a row for each trial that reached something: number, objectives, cost, network, training.
 
-    A trial that diverged reached nothing, however cheap it was, and is left out.
+    A trial that diverged or failed reached nothing, however cheap it was, and is left out.
     """
     import pandas as pd
 
-    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
-    return pd.DataFrame([_row(trial, objectives) for trial in complete if not diverged(trial)])
-
-
-def diverged(trial: FrozenTrial) -> bool:
-    """Return whether a trial's training diverged: it is complete, at the worst error."""
-    return trial.user_attrs.get("reason") == "diverged"
+    return pd.DataFrame([_row(trial, objectives) for trial in trials if reached(trial)])
 
 
 def _row(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:

@@ -1,37 +1,77 @@
-"""One call of `connsearch run`: open or create the study, run it with progress, say how it ended."""
+"""One call of `connsearch run`: open, create or join the study, run it with progress, say how it ended."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from rich.console import Console
 
+from connsearch.search.claims import Timing
 from connsearch.search.config import StudyConfig
+from connsearch.search.failures import reached
 from connsearch.search.objective import training_device
 from connsearch.search.progress import ConsoleProgress
-from connsearch.search.records import diverged
-from connsearch.search.study import Study
+from connsearch.search.study import Study, check_data
+from connsearch.search.workers import Crew, run_workers, stopped_by
 from connsearch.text import human
 
 
-def run_study(directory: Path, config: StudyConfig, n_trials: int | None, device: str | None) -> str:
+def run_study(
+    directory: Path,
+    config: StudyConfig,
+    n_trials: int | None = None,
+    device: str | None = None,
+    *,
+    workers: int = 1,
+    storage: str | None = None,
+    timing: Timing | None = None,
+    signals: tuple[signal.Signals, ...] = (signal.SIGTERM,),
+) -> str:
     """Run a study to its number of trials and return the closing line.
+
+    Args:
+        directory: The study's directory.
+        config: Its configuration.
+        n_trials: Total of trials, those of earlier runs and other workers included.
+        device: Where to train; by default CUDA if there is one.
+        workers: How many trials to run at once; one runs in this process.
+        storage: A database; by default the one that the directory remembers, or its journal file.
+        timing: How often to look at the storage, how long to wait for it.
+        signals: What stops it, as Ctrl-C does.
 
     Raises:
         StudyError, SpecError, BudgetError, DataError, TrainError: as `Study.from_config` and `Study.run`.
+        KeyboardInterrupt: when it was stopped, by Ctrl-C or a signal; what ran has been given back.
     """
-    device = training_device(device)
-    study = Study.from_config(directory, config)
+    device, pace = training_device(device), timing or Timing()
+    study = Study.from_config(directory, config, storage)
     total = config.n_trials if n_trials is None else n_trials
-    errors = [
-        (trial.user_attrs["val_error"], trial.number)
-        for trial in study.trials()
-        if trial.state.name == "COMPLETE" and not diverged(trial)
-    ]
+    errors = [(trial.user_attrs["val_error"], trial.number) for trial in study.trials() if reached(trial)]
     console, done = Console(stderr=True), study.status().finished
-    with ConsoleProgress(total, done, config.train.epochs, console, min(errors, default=None)) as progress:
-        study.run(total, device=device, progress=progress.hooks())
+    best = min(errors, default=None)
+    with (
+        stopped_by(*signals),
+        ConsoleProgress(total, done, config.train.epochs, console, best) as progress,
+    ):
+        if workers == 1:
+            study.run(total, device=device, progress=progress.hooks(), timing=pace)
+        elif done < total:
+            check_data(config)
+            study.ask_for(total)
+            crew = Crew(directory, storage, total, _devices(device, workers), pace)
+            run_workers(crew, progress.hooks())
     return closing_line(study)
+
+
+def _devices(device: str, workers: int) -> tuple[str, ...]:
+    """Return a device for each worker: all GPUs in turn where "cuda" is asked for."""
+    import torch
+
+    if device != "cuda":
+        return (device,) * workers
+    count = torch.cuda.device_count()
+    return tuple(f"cuda:{index % count}" for index in range(workers))
 
 
 def closing_line(study: Study) -> str:

@@ -1,57 +1,46 @@
 """Study: trials on an Optuna storage, which is the one record of everything that was asked and reached.
 
 Every trial's sampler and training are seeded by its number, so running again after a kill goes on as if
-nothing had happened; a trial that was cut off runs again with the same knobs.
+nothing had happened; a trial that was cut off goes on with the same knobs, from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from connsearch.cost import network_cost
-from connsearch.errors import ConnsearchError, StudyError
-from connsearch.search import storage
+from connsearch.errors import StudyError
+from connsearch.search import storage as storages
+from connsearch.search.claims import Timing
 from connsearch.search.config import StudyConfig
-from connsearch.search.objective import Outcome, environment, evaluate_network, training_device
+from connsearch.search.hooks import Progress
+from connsearch.search.objective import training_device
 from connsearch.search.pareto import ParetoFront
 from connsearch.search.records import Status, front_frame, reference_point, status_of
-from connsearch.search.samplers import distributions, make_sampler
-from connsearch.search.seeds import stream_seed
-from connsearch.search.space import Member, SearchSpace
+from connsearch.search.samplers import make_sampler
+from connsearch.search.space import SearchSpace
+from connsearch.search.storage import Place
 from connsearch.train.config import TrainConfig
-from connsearch.train.result import EpochRecord
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial, Trial
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Whom to tell how a run goes; every hook is optional.
-
-    Attributes:
-        trial_started: Called with the number and the network.
-        epoch_ended: Called after each epoch of a trial.
-        trial_ended: Called with the trial's number and its outcome, or the reason why it failed.
-    """
-
-    trial_started: Callable[[int, Member], None] = field(default=lambda number, member: None)
-    epoch_ended: Callable[[int, EpochRecord], None] = field(default=lambda number, record: None)
-    trial_ended: Callable[[int, Outcome | str], None] = field(default=lambda number, outcome: None)
+    from optuna.trial import FrozenTrial
 
 
 class Study:
     """A study in a directory. Make one with `open`, read one with `load`."""
 
-    def __init__(self, directory: Path, config: StudyConfig, study: optuna.Study) -> None:
-        self.directory = directory
+    def __init__(self, place: Place, config: StudyConfig, study: optuna.Study) -> None:
+        self.place = place
         self.config = config
         self._study = study
+
+    @property
+    def directory(self) -> Path:
+        """Where its files are."""
+        return self.place.directory
 
     # ---- opening -----------------------------------------------------------------------------------
 
@@ -66,6 +55,7 @@ class Study:
         sampler: object = "tpe",
         train: TrainConfig | dict[str, Any] | None = None,
         question: str = "",
+        storage: str | None = None,
     ) -> Study:
         """Create a study, or open the one that is there if it is the same.
 
@@ -77,6 +67,7 @@ class Study:
             sampler: "random", "tpe", "nsga2", "gp", or a table with parameters.
             train: How networks are trained; by default digits, 12 epochs.
             question: What the study is to answer.
+            storage: A database for its record; by default a journal file in the directory.
 
         Raises:
             SpecError: if an argument is wrong.
@@ -90,129 +81,86 @@ class Study:
         config = StudyConfig(
             space=space, objectives=directions, seed=seed, sampler=sampler, question=question, **given
         )
-        return cls.from_config(directory, config)
+        return cls.from_config(directory, config, storage)
 
     @classmethod
-    def from_config(cls, directory: str | os.PathLike[str], config: StudyConfig) -> Study:
+    def from_config(
+        cls, directory: str | os.PathLike[str], config: StudyConfig, storage: str | None = None
+    ) -> Study:
         """Create or open the study of a configuration; raises as `open`."""
-        path = Path(directory)
-        if not storage.exists(path):
+        place = storages.find(Path(directory), storage)
+        if not storages.exists(place.directory):
             config.space.check()
             check_data(config)
             make_sampler(config.sampler, 0)
-            storage.create(path, config)
-        opened = cls.load(path)
-        check_same(path, opened.config, config)
+            storages.create(place, config)
+        opened = cls(place, *storages.load(place))
+        check_same(place.directory, opened.config, config)
         opened.config = config
         return opened
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str]) -> Study:
+    def load(
+        cls, directory: str | os.PathLike[str], storage: str | None = None, *, patience: float = 0.0
+    ) -> Study:
         """Open the study in a directory as it is.
 
+        Args:
+            directory: Its directory.
+            storage: The database; by default the one that the directory remembers, or its journal.
+            patience: Seconds to wait for a database that is away.
+
         Raises:
-            StudyError: if there is none, or its journal is damaged.
+            StudyError: if there is none, or its record is damaged or cannot be reached.
         """
-        path = Path(directory)
-        return cls(path, *storage.load(path))
+        place = storages.find(Path(directory), storage)
+        return cls(place, *storages.load(place, patience))
 
     # ---- running -----------------------------------------------------------------------------------
 
     def run(
-        self, n_trials: int | None = None, *, device: str | None = None, progress: Progress | None = None
+        self,
+        n_trials: int | None = None,
+        *,
+        device: str | None = None,
+        progress: Progress | None = None,
+        timing: Timing | None = None,
     ) -> int:
-        """Run trials until the study has so many finished ones; resume whatever was cut off.
+        """Be a worker: run trials until the study has so many finished ones; resume what was cut off.
+
+        Any number of processes may do so at once, those of other hosts too if the storage is a database.
 
         Args:
-            n_trials: Total of finished trials, those of earlier runs included; by default the
-                configuration's.
+            n_trials: Total of finished trials, those of earlier runs and other workers included; by
+                default the configuration's.
             device: Where to train; by default CUDA if there is one.
             progress: Whom to tell.
+            timing: How often to look at the storage, how long to wait for it.
 
         Returns:
             How many trials this call ran.
 
         Raises:
-            StudyError: if another process is running this study, or its directory cannot be written.
+            StudyError: if the directory or the storage cannot be written, or the storage stays away.
             DataError: if the data set is missing or does not match the space.
             TrainError: if the device is not there.
         """
-        total = self.config.n_trials if n_trials is None else n_trials
+        from connsearch.search.runner import Task, run_trials
+
         device = training_device(device)
         check_data(self.config)
-        with storage.locked(self.directory):
-            storage.mend(self.directory, len(self.config.space.knobs()))
-            _, self._study = storage.load(self.directory)
-            self._study.set_user_attr("n_trials", max(total, len(self.trials())))
-            ran = 0
-            while (number := self._next_number(total)) is not None:
-                self._run_trial(number, device, progress or Progress())
-                ran += 1
-            return ran
+        total = self.ask_for(n_trials)
+        hooks, pace = progress or Progress(), timing or Timing()
+        return run_trials(Task(self.directory, self.config, self._study, device, hooks, pace), total)
 
-    def _next_number(self, total: int) -> int | None:
-        """Return the number of the trial to run: one that was cut off, else a new one; None at the end."""
-        trials = self._study.get_trials(deepcopy=False)
-        for trial in trials:
-            if not trial.state.is_finished():
-                return trial.number
-        return len(trials) if len(trials) < total else None
-
-    def _run_trial(self, number: int, device: str, progress: Progress) -> None:
-        from optuna.trial import TrialState
-
-        trial = self._ask(number)
-        try:
-            member = self.config.space.member(trial.params)
-            progress.trial_started(number, member)
-            self._record_member(trial, member)
-            outcome = evaluate_network(
-                member.spec,
-                self.config.train,
-                study_seed=self.config.seed,
-                trial=number,
-                device=device,
-                on_epoch=lambda record: progress.epoch_ended(number, record),
-            )
-        except ConnsearchError as error:
-            trial.set_user_attr("reason", str(error))
-            self._study.tell(trial, state=TrialState.FAIL)
-            progress.trial_ended(number, str(error))
-            return
-        self._record_outcome(trial, outcome, device)
-        self._study.tell(trial, [outcome.value(name) for name in self.config.objectives])
-        progress.trial_ended(number, outcome)
-
-    def _ask(self, number: int) -> Trial:
-        """Return the trial of that number with all knobs drawn; one that was cut off has them already."""
-        import optuna
-
-        self._study.sampler = make_sampler(
-            self.config.sampler, stream_seed(self.config.seed, number, "sampler")
-        )
-        cut_off = next((t for t in self.trials() if t.number == number), None)
-        trial = optuna.trial.Trial(self._study, cut_off._trial_id) if cut_off else self._study.ask()
-        for name, distribution in distributions(self.config.space.knobs()).items():
-            _suggest(trial, name, distribution)
-        return trial
-
-    @staticmethod
-    def _record_member(trial: Trial, member: Member) -> None:
-        spec = member.spec
-        trial.set_user_attr("network", spec.to_full_dict())
-        trial.set_user_attr("cost", network_cost(spec).to_dict())
-        trial.set_user_attr("budget", member.budget.bounds())
-
-    def _record_outcome(self, trial: Trial, outcome: Outcome, device: str) -> None:
-        result = outcome.training
-        trial.set_user_attr("curve", [record.to_dict() for record in result.curve])
-        trial.set_user_attr("val_error", result.val_error)
-        trial.set_user_attr("seconds", result.seconds)
-        trial.set_user_attr("environment", environment(device, self.config.train.threads))
-        if result.diverged:
-            trial.set_user_attr("reason", "diverged")
-            if not trial.constraints:  # set already, if the trial was cut off right here
-                trial.set_constraint("diverged", 1.0)
+    def ask_for(self, n_trials: int | None = None) -> int:
+        """Record how many trials the study is to have, by default the configuration's; return that."""
+        total = self.config.n_trials if n_trials is None else n_trials
+        begun = sum(trial.state.name != "WAITING" for trial in self.trials())
+        asked = max(total, begun)
+        if self._study.user_attrs.get("n_trials") != asked:
+            self._study.set_user_attr("n_trials", asked)
+        return total
 
     # ---- reading -----------------------------------------------------------------------------------
 
@@ -234,17 +182,9 @@ class Study:
         return status_of(self.trials(), asked, self.config.objectives)
 
 
-def _suggest(trial: Trial, name: str, distribution: Any) -> None:
-    """Ask for one knob through the public interface, which keeps a value that is already recorded."""
-    from optuna.distributions import CategoricalDistribution, IntDistribution
-
-    if isinstance(distribution, CategoricalDistribution):
-        trial.suggest_categorical(name, distribution.choices)
-    elif isinstance(distribution, IntDistribution):
-        low, high = distribution.low, distribution.high
-        trial.suggest_int(name, low, high, step=distribution.step, log=distribution.log)
-    else:
-        trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+def open_if_there(place: Place) -> Study | None:
+    """Return the study at a place; None if there is none. Makes nothing."""
+    return Study(place, *storages.load(place)) if storages.is_there(place) else None
 
 
 def check_data(config: StudyConfig) -> None:

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,12 @@ def test_plan(call: Call, here: Path) -> None:
     assert lines[3] == f"budget     {members_within(100)} % of these lie within 2 % below it, none above"
     assert re.fullmatch(r"training   synthetic\(.*\), 1 epochs, batch 16; activations up to 250 kB", lines[4])
     assert re.fullmatch(r"time       about \d+ s a trial, \d+ s for 3 trials with sampler random", lines[5])
-    assert lines[6:] == ["storage    runs/study, new; one journal file, one process at a time"]
+    assert lines[6] == "storage    runs/study, new; journal file; fits the workers of one host"
+    assert re.fullmatch(
+        r"workers    up to (\d+) at once on this host \(\d+ cores, [\d.]+ .B of free memory\): --workers \1",
+        lines[7],
+    )
+    assert len(lines) == 8
     assert sorted(here.rglob("*")) == before
 
 
@@ -79,7 +85,9 @@ def members_within(n: int) -> int:
 
 def test_plan_of_a_study_that_has_begun(call: Call, ran: Path) -> None:
     result = call("plan", "study.toml")
-    assert result.out.splitlines()[-1] == "storage    runs/study, goes on after 3 finished trials"
+    assert result.out.splitlines()[-2] == (
+        "storage    runs/study, goes on after 3 finished trials; journal file; fits the workers of one host"
+    )
     other = call("plan", "study.toml", "--set", "seed=1")
     assert other == failed("runs/study: holds another study: seed is 0 there, 1 here; choose another --dir")
 
@@ -197,7 +205,7 @@ def test_an_interrupt_is_no_error(call: Call, here: Path, monkeypatch: pytest.Mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("connsearch.search.study.evaluate_network", interrupt)
+        patch.setattr("connsearch.search.runner.evaluate_network", interrupt)
         assert call("run", "study.toml", "--dir", "d") == Result(
             130, "", "Stopped. Run the same command again to go on with d.\n"
         )
@@ -225,12 +233,86 @@ def test_status_json(call: Call, ran: Path) -> None:
     result = call("status", "runs/study", "--json")
     assert (result.code, result.err) == (0, "")
     status = json.loads(result.out)
-    assert list(status) == ["asked", "states", "best", "seconds_per_trial", "reasons"]
+    assert list(status) == ["asked", "states", "best", "seconds_per_trial", "reasons", "running"]
     assert status["asked"] == 3
     assert status["states"] == {"complete": 3, "failed": 0, "pruned": 0, "unfinished": 0}
     assert list(status["best"]) == ["trial", "val_error", "macs"]
     assert status["seconds_per_trial"] > 0
     assert status["reasons"] == {}
+    assert status["running"] == []
+
+
+def test_status_tells_who_runs_what(call: Call, ran: Path) -> None:
+    study = Study.load("runs/study")
+    storage, key = study._study._storage, study._study._study_id
+    leases = [
+        {"host": "here", "pid": 7, "epoch": 2, "time": time.time()},
+        {"host": "there", "pid": 8, "epoch": 0, "time": time.time() - 600},
+        {"host": "nowhere", "pid": 9, "epoch": 0, "time": time.time(), "released": True},
+    ]
+    for lease in leases:
+        storage.set_trial_user_attr(storage.create_new_trial(key), "lease", lease)
+    assert call("status", "runs/study").out.splitlines()[-2:] == [
+        "running  trial 3 on here, process 7: epoch 2 done, seen 0 s ago",
+        "running  trial 4 on there, process 8: epoch 0 done, seen 10 min 0 s ago; silent, to be taken over",
+    ]
+
+
+# ---- retrain -------------------------------------------------------------------------------------------
+
+
+def test_retrain_exact(call: Call, ran: Path) -> None:
+    equal = Result(0, "trial 1: equal, all 1 epochs value for value\n", "")
+    assert call("retrain", "--exact", "runs/study", 1) == equal
+    result = call("retrain", "runs/study", 2, "--exact", "--json")
+    assert json.loads(result.out) == {"trial": 2, "epochs": 1, "equal": True, "difference": "", "changed": {}}
+    journal = ran / "runs/study/journal.log"
+    recorded = json.loads(Path("runs/study/journal.log").read_text().splitlines()[-1])
+    assert recorded["op_code"] == 6  # the end of the last trial
+    journal.write_text(re.sub(r'"train_loss":[\d.]+', '"train_loss":1.5', journal.read_text()))
+    result = call("retrain", "--exact", "runs/study", 1)
+    assert result.code == 1
+    assert re.match(r"trial 1: differs from epoch 1 on: train_loss 1\.5 recorded, [\d.]+ now\n", result.out)
+
+
+def test_retrain_needs_to_be_told_how(call: Call, ran: Path) -> None:
+    result = call("retrain", "runs/study", 1)
+    assert result.code == 2
+    assert "give --exact" in result.err
+    assert call("retrain", "--exact", "runs/study", 9) == failed(
+        "runs/study: no trial 9: it has 3, counted from 0"
+    )
+
+
+# ---- storage, workers ----------------------------------------------------------------------------------
+
+
+def test_a_study_in_a_database(call: Call, here: Path) -> None:
+    url = "sqlite:///studies.db"
+    new = call("plan", "study.toml", "--storage", url)
+    assert re.fullmatch(
+        r"storage    runs/study, new; SQLite 3[\d.]+; fits up to 4 workers, all on one host",
+        new.out.splitlines()[-2],
+    )
+    ran = call("run", "study.toml", "--storage", url, "--trials", 1)
+    assert (ran.code, ran.out.partition(";")[0]) == (0, "runs/study: 1 complete, 0 failed, 0 pruned")
+    assert call("run", "study.toml", "--trials", 2).out.startswith("runs/study: 2 complete")
+    for args in (["status", "runs/study"], ["status", "runs/study", "--storage", url]):
+        assert call(*args).out.startswith("trials   2 of 2 finished")
+    assert call("front", "runs/study", "--storage", url).code == 0
+    other = call("run", "study.toml", "--storage", "sqlite:///other.db")
+    assert other == failed(
+        "runs/study: its study is in sqlite:///studies.db, not in sqlite:///other.db: choose another --dir"
+    )
+    assert not Path("other.db").exists()
+
+
+@pytest.mark.slow
+def test_several_workers(call: Call, here: Path) -> None:
+    result = call("run", "study.toml", "--workers", 2, "--trials", 4, "--device", "cpu")
+    assert (result.code, result.out.partition(";")[0]) == (0, "runs/study: 4 complete, 0 failed, 0 pruned")
+    assert [line[:5] for line in result.err.splitlines()] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    assert call("run", "study.toml", "--workers", 2, "--trials", 4) == Result(0, result.out, "")
 
 
 # ---- front ---------------------------------------------------------------------------------------------

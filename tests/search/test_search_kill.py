@@ -12,21 +12,33 @@ import pytest
 import torch  # noqa: F401  # so that tests/conftest.py gives it one thread, as the killed process has
 from made_up import make_config
 
+from connsearch.search.claims import ClaimLog
+from connsearch.search.storage import claims_of
 from connsearch.search.study import Study
 
 KILLED = """
 import os, signal, sys
 import torch
-from connsearch.search.study import Progress, Study
+from connsearch.search.hooks import Progress
+from connsearch.search.study import Study
 
 torch.set_num_threads(1)
+path, hook, trial, epoch = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 
-def die(number, *_):
-    if number == 2:
+def die(number, what):
+    if number == trial and getattr(what, "epoch", epoch) == epoch:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Study.load(sys.argv[1]).run(4, device="cpu", progress=Progress(**{sys.argv[2]: die}))
+Study.load(path).run(4, device="cpu", progress=Progress(**{hook: die}))
 """
+
+
+def kill_at(path: Path, hook: str, trial: int, epoch: int = 0) -> None:
+    """Run a study in a process that kills itself when a hook tells of a trial, or of an epoch of it."""
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path), hook, str(trial), str(epoch)], capture_output=True
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
 
 
 def reached(study: Study) -> list[tuple[int, dict[str, Any], list[float], list[dict[str, Any]]]]:
@@ -44,8 +56,7 @@ def test_killed_in_mid_trial_and_resumed_equals_never_killed(tmp_path: Path, hoo
 
     killed = tmp_path / "killed"
     Study.from_config(killed, config)
-    process = subprocess.run([sys.executable, "-c", KILLED, str(killed), hook], capture_output=True)
-    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+    kill_at(killed, hook, trial=2, epoch=1)
     states = [trial.state.name for trial in Study.load(killed).trials()]
     assert states == ["COMPLETE", "COMPLETE", "RUNNING"]
 
@@ -54,3 +65,39 @@ def test_killed_in_mid_trial_and_resumed_equals_never_killed(tmp_path: Path, hoo
     assert reached(resumed) == reached(unbroken)
     assert len({error for _, _, (error, _), _ in reached(unbroken)}) > 1
     assert resumed.pareto_front().to_dict()["hypervolume"] == unbroken.pareto_front().to_dict()["hypervolume"]
+
+
+@pytest.mark.slow
+def test_killed_three_times_in_mid_trial_equals_never_killed(tmp_path: Path) -> None:
+    train = {**make_config().train.to_full_dict(), "epochs": 4}
+    config = make_config(sampler={"name": "tpe", "n_startup_trials": 2}, train=train)
+    unbroken = Study.from_config(tmp_path / "unbroken", config)
+    unbroken.run(4, device="cpu")
+
+    killed = tmp_path / "killed"
+    study = Study.from_config(killed, config)
+    for trial, epoch in ((1, 2), (1, 3), (3, 1)):
+        kill_at(killed, "epoch_ended", trial, epoch)
+        assert [file.name for file in (killed / "checkpoints").iterdir()] == [f"trial-{trial}"]
+        lease = Study.load(killed).trials()[trial].user_attrs["lease"]
+        assert lease["epoch"] == epoch
+        assert "released" not in lease
+        if epoch == 2:  # as on another host: it starts over, and gets there
+            (killed / "checkpoints" / f"trial-{trial}").unlink()
+    assert Study.load(killed).run(4, device="cpu") == 1
+    assert reached(study) == reached(unbroken)
+    holders = ClaimLog(claims_of(study._study)).holders()
+    assert [(holders[n].attempt, holders[n].epoch, holders[n].deaths) for n in range(4)] == [
+        (1, 0, 0), (3, 3, 1), (1, 0, 0), (2, 1, 1),
+    ]  # fmt: skip
+    assert not (killed / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_a_trial_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
+    study = Study.from_config(tmp_path, make_config())
+    for _ in range(3):
+        kill_at(tmp_path, "trial_started", trial=1)
+    assert study.run(4, device="cpu") == 3
+    assert study.trials()[1].user_attrs["reason"] == "worker died 3 times"
+    assert study.status().states == {"complete": 3, "failed": 1, "pruned": 0, "unfinished": 0}

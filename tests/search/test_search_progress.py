@@ -39,6 +39,22 @@ def watch(console: Console, *, total: int = 5, done: int = 1, member: Member = M
         hooks.trial_ended(3, diverged_outcome(member.spec, None))
 
 
+def test_several_trials_at_once_and_what_else_there_is_to_say() -> None:
+    stream = io.StringIO()
+    with ConsoleProgress(5, 0, 2, Console(file=stream, width=40)) as shown:
+        hooks = shown.hooks()
+        for number in (1, 2, 3):
+            hooks.trial_started(number, MEMBER)
+        hooks.note("[bold]db[/bold] is away")
+        hooks.trial_dropped(2)
+        hooks.trial_ended(1, outcome(0.25))
+        assert list(shown._running) == [3]
+        assert list(shown._members) == [3]
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "[bold]db[/bold] is away"
+    assert lines[1].startswith(f"[1/5] trial 1: error 25.0 %, {MACS}MACs, {WHAT}, 1.2 s")
+
+
 def test_plain_lines_where_there_is_no_terminal() -> None:
     stream = io.StringIO()
     watch(Console(file=stream, width=40))

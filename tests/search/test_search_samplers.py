@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from made_up import made_up_outcome, make_config
+from optuna.samplers import GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from connsearch.errors import SpecError, StudyError
 from connsearch.registry import Ref
 from connsearch.search.choices import AnyOf, FloatRange, IntRange
+from connsearch.search.drawing import suggest
 from connsearch.search.samplers import SAMPLERS, distributions, make_sampler
 from connsearch.search.seeds import stream_seed
 from connsearch.search.study import Study
@@ -38,7 +40,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if name not in known:
             study = Study.from_config(tmp_path_factory.mktemp(name), make_config(sampler=sampler(name)))
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("connsearch.search.study.evaluate_network", made_up_outcome)
+                patch.setattr("connsearch.search.runner.evaluate_network", made_up_outcome)
                 study.run(N)
             known[name] = trials(study)
         return known[name]
@@ -74,26 +76,46 @@ def test_a_study_in_three_parts_gives_the_same_trials(name: str, tmp_path: Path,
 
 @every_sampler_gp_slow
 @pytest.mark.parametrize("done", [0, 2, N - 2], ids="after-{}".format)
-@pytest.mark.parametrize("n_knobs", [0, 1, 3, 99], ids="{}-knobs".format)
+@pytest.mark.parametrize("n_knobs", [None, 0, 1, 3, 7], ids="{}-knobs".format)
 @pytest.mark.usefixtures("made_up")
 def test_a_trial_that_was_cut_off_while_it_was_asked_gives_the_same(
-    name: str, done: int, n_knobs: int, tmp_path: Path, unbroken: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, done: int, n_knobs: int | None, tmp_path: Path, unbroken: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = Study.from_config(tmp_path, make_config(sampler=sampler(name)))
     study.run(done)
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "connsearch.search.study.distributions",
-            lambda knobs: dict(list(distributions(knobs).items())[:n_knobs]),
-        )
-        study._ask(done)  # and no more is heard of it
+        cut_off_in(patch, n_knobs)
+        with pytest.raises(KeyboardInterrupt):
+            study.run(done + 1)
     cut_off = study.trials()[done]
     assert cut_off.state.name == "RUNNING"
-    assert len(cut_off.params) == min(n_knobs, 7)
+    assert len(cut_off.params) == (n_knobs or 0)
+    assert len(cut_off.system_attrs.get("fixed_params", {})) == (0 if n_knobs is None else 7)
 
     resumed = Study.load(tmp_path)
     assert resumed.run(done + 1) == 1
     assert trials(resumed) == unbroken(name)[: done + 1]
+
+
+def cut_off_in(patch: pytest.MonkeyPatch, n_knobs: int | None) -> None:
+    """End a worker when so many knobs of a trial are recorded; None for while they are drawn."""
+
+    def stop(*args: object, **more: object) -> Any:
+        raise KeyboardInterrupt
+
+    if n_knobs is None:
+        patch.setattr("optuna.samplers.BaseSampler.before_trial", stop)
+        for each in (TPESampler, NSGAIISampler, GPSampler, RandomSampler):
+            patch.setattr(each, "before_trial", stop)
+        return
+    if n_knobs == 7:
+        patch.setattr("connsearch.search.runner.evaluate_network", stop)
+        return
+    asked = iter(range(n_knobs))
+    patch.setattr(
+        "connsearch.search.drawing.suggest",
+        lambda *args: suggest(*args) if next(asked, None) is not None else stop(),
+    )
 
 
 @every_sampler

@@ -1,0 +1,127 @@
+"""Can a trial be repeated from its record alone? Trains it again and compares the curves value for value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from connsearch.errors import StudyError
+from connsearch.search.failures import DIVERGED, FAILED
+from connsearch.search.objective import environment, evaluate_network, training_device
+from connsearch.search.study import Study
+from connsearch.spec.network import NetworkSpec
+from connsearch.train.result import EpochRecord
+
+TIMES = ("seconds",)
+"""What of an epoch is measured, and differs every time."""
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """What came of training a trial again.
+
+    Attributes:
+        trial: The trial's number.
+        epochs: Epochs of the recorded curve.
+        difference: Where the curves part, in words; empty if they are equal.
+        changed: What of the environment is another: by name, as recorded and as it is here.
+    """
+
+    trial: int
+    epochs: int
+    difference: str
+    changed: dict[str, tuple[Any, Any]]
+
+    @property
+    def equal(self) -> bool:
+        """Whether the curves are equal value for value, times left out."""
+        return not self.difference
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        changed = {name: {"recorded": old, "here": new} for name, (old, new) in self.changed.items()}
+        return {
+            "trial": self.trial,
+            "epochs": self.epochs,
+            "equal": self.equal,
+            "difference": self.difference,
+            "changed": changed,
+        }
+
+    def __str__(self) -> str:
+        """Return a line about the curves, and one for each thing that is another than then."""
+        found = f"equal, all {self.epochs} epochs value for value" if self.equal else self.difference
+        others = [f"{name:9}{old} recorded, {new} here" for name, (old, new) in self.changed.items()]
+        if not self.equal and not others:
+            others = ["machine and versions are those of the record: a bug, or a data set that has changed"]
+        return "\n".join([f"trial {self.trial}: {found}", *others])
+
+
+def retrain_exactly(
+    study: Study,
+    number: int,
+    *,
+    device: str | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> Repetition:
+    """Train a finished trial again, with its own network and seeds, and compare.
+
+    Args:
+        study: The study.
+        number: The trial's number.
+        device: Where to train; by default the kind of device that the record names.
+        on_epoch: Called after each epoch.
+
+    Raises:
+        StudyError: if there is no such trial, or it has no curve.
+        TrainError, DataError: as `connsearch.search.objective.evaluate_network`.
+    """
+    attrs = _record(study, number)
+    then: Mapping[str, Any] = attrs["environment"]
+    device = training_device(device or then.get("kind"))
+    now = environment(device, study.config.train.threads)
+    outcome = evaluate_network(
+        NetworkSpec.from_dict(attrs["network"]),
+        study.config.train,
+        study_seed=study.config.seed,
+        trial=number,
+        device=device,
+        on_epoch=on_epoch,
+    )
+    curve = [record.to_dict() for record in outcome.training.curve]
+    difference = _difference(attrs["curve"], curve)
+    if not difference and outcome.training.diverged != (attrs.get("reason") == DIVERGED):
+        difference = f"{'diverges' if outcome.training.diverged else 'does not diverge'} now"
+    changed = {name: (then.get(name, "unknown"), value) for name, value in now.items()}
+    return Repetition(
+        number,
+        len(attrs["curve"]),
+        difference,
+        {name: pair for name, pair in changed.items() if pair[0] != pair[1]},
+    )
+
+
+def _record(study: Study, number: int) -> dict[str, Any]:
+    trials = study.trials()
+    if not 0 <= number < len(trials):
+        raise StudyError(f"{study.directory}: no trial {number}: it has {len(trials)}, counted from 0")
+    trial = trials[number]
+    if FAILED in trial.constraints or trial.state.name == "FAIL":
+        reason = trial.user_attrs.get("reason", "no reason is recorded")
+        raise StudyError(f"{study.directory}: trial {number} failed ({reason}): there is no curve to compare")
+    if "curve" not in trial.user_attrs or not trial.state.is_finished():
+        raise StudyError(f"{study.directory}: trial {number} is not finished: go on with the study first")
+    return trial.user_attrs
+
+
+def _difference(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> str:
+    """Return where two curves part, in words; empty if they do not."""
+    for old, new in zip(then, now, strict=False):
+        for name in sorted(old.keys() | new.keys()):
+            if name not in TIMES and old.get(name) != new.get(name):
+                what = f"{name} {old.get(name)!r} recorded, {new.get(name)!r} now"
+                return f"differs from epoch {old['epoch']} on: {what}"
+    if len(then) != len(now):
+        return f"differs: {len(then)} epochs recorded, {len(now)} now"
+    return ""
