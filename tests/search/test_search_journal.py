@@ -76,7 +76,7 @@ def _append(path: Path, writer: int, n: int) -> None:
         target.append_logs([{"writer": writer, "line": line, "filling": "x" * 20_000}])
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_writers_that_are_killed_harm_nobody(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_append, args=(tmp_path, index, 300)) for index in range(4)]

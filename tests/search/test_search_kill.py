@@ -93,7 +93,7 @@ def test_killed_three_times_in_mid_trial_equals_never_killed(tmp_path: Path) -> 
     assert not (killed / "checkpoints").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_trial_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
     study = Study.from_config(tmp_path, make_config())
     for _ in range(3):

@@ -17,7 +17,7 @@ from connsearch.search.slurm import WorkerJob, parse_options, submit
 from connsearch.search.study import Study
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_jobs_share_a_study(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     url = f"sqlite:///{tmp_path}/studies.db"

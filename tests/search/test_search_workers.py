@@ -131,7 +131,7 @@ def test_two_of_four_workers_killed_on_postgresql_and_connections_dropped(
     check_nothing_lost_or_run_twice(study, run)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_database_that_goes_away_and_comes_back(server: Server, tmp_path: Path) -> None:
     study = Study.from_config(tmp_path / "away", config(), server.url)
     run = Run(study, TRIALS, workers=2)
@@ -154,7 +154,7 @@ def cli(*args: object, **options: Any) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize("signals", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
 def test_workers_that_are_stopped_give_their_trials_back(tmp_path: Path, signals: signal.Signals) -> None:
     study = Study.from_config(tmp_path / "study", config(n_trials=40))
@@ -178,7 +178,7 @@ def test_workers_that_are_stopped_give_their_trials_back(tmp_path: Path, signals
     assert again.run(len(again.trials()), device="cpu", timing=Timing(expiry=1e9)) == len(cut_off)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_workers_whose_parent_is_killed_end(tmp_path: Path) -> None:
     study = Study.from_config(tmp_path / "study", config(n_trials=400))
     run = cli(
