@@ -219,7 +219,6 @@ COMPILED = [
     ),
     *(pytest.param("inductor", True, pair, marks=pytest.mark.large) for pair in ("depthwise", "concat")),
 ]
-]
 
 
 @pytest.mark.parametrize(("backend", "training", "pair"), COMPILED, indirect=["pair"])
