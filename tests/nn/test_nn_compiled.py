@@ -318,6 +318,20 @@ def test_distributed_data_parallel(pair: tuple[Network, nn.Module, torch.Tensor]
     assert_close([p.grad for p in compiled.parameters() if p.grad is not None], expected)
 
 
+@pytest.mark.parametrize(("pipeline", "last"), [("none", False), ("default", True), ("fused", True)])
+def test_training_on_a_cpu_lays_maps_out_with_channels_last(pipeline: str, *, last: bool) -> None:
+    compiled = build(blocks("dense", "sum"), pipeline=pipeline)
+    seen: list[torch.Tensor] = []
+
+    def see(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor]:
+        seen.append(images)
+        return (images.flatten(1),)
+
+    compiled.emitted[True] = compiled.emitted[True]._replace(forward=see)
+    compiled(torch.randn(2, 3, 9, 7))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) == last
+
+
 def test_channels_last(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
     network, compiled, images = pair
     expected = gradients(network, network(images).square().sum())
