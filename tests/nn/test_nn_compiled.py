@@ -221,6 +221,7 @@ COMPILED = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # what Inductor imports warns of itself
 @pytest.mark.parametrize(("backend", "training", "pair"), COMPILED, indirect=["pair"])
 def test_torch_compile_sees_one_graph(
     pair: tuple[Network, nn.Module, torch.Tensor], backend: str, *, training: bool
