@@ -116,6 +116,7 @@ KEYS = {  # of a measurement, with units, and their types
 }  # fmt: skip
 
 
+@pytest.mark.large
 def test_bench_measures_each_way_in_both_modes(call: Call, net: Path) -> None:
     ways = ["definition", "stacked", "fused"]
     options = [word for way in ways for word in ("--pipeline", way)]

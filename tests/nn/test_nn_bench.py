@@ -37,6 +37,7 @@ def network(aggregation: str = "depthwise", **more: object) -> NetworkSpec:
 SPEC = network()
 
 
+@pytest.mark.large
 def test_a_measurement_for_each_way_and_mode() -> None:
     found = bench_network(SPEC, OWN, modes=MODES, batch=3, repeats=3)
     assert [(m.way, m.mode) for m in found] == [(way, mode) for way in OWN for mode in MODES]

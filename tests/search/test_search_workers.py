@@ -114,7 +114,7 @@ def kill_two(study: Study, rng: random.Random, *, between: Callable[[], object] 
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_two_of_four_workers_killed_on_a_journal_file(tmp_path: Path) -> None:
     study = Study.from_config(tmp_path / "study", config())
     check_nothing_lost_or_run_twice(study, kill_two(study, random.Random(0)))

@@ -32,6 +32,7 @@ def kill(*when: tuple[Path, str, int, float]) -> list[int]:
     return statuses
 
 
+@pytest.mark.large
 def test_killed_while_a_checkpoint_is_written(tmp_path: Path, unbroken: list[dict[str, float]]) -> None:
     """With the n-th file half written, whole but not in place, or in place."""
     moments = {
@@ -55,6 +56,7 @@ def test_killed_while_a_checkpoint_is_written(tmp_path: Path, unbroken: list[dic
         assert os.listdir(path.parent) == [path.name], (place, n)
 
 
+@pytest.mark.large
 def test_killed_at_random_moments(tmp_path: Path, unbroken: list[dict[str, float]]) -> None:
     path, rng = tmp_path / "x.checkpoint", random.Random(0)
     seconds = [0.01, *(rng.uniform(0.05, 0.8) for _ in range(6)), 300.0]
