@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from connsearch.errors import SpecError, did_you_mean
-from connsearch.graph.graph import ConnectivityGraph, Node, NodeKind, last_uses
+from connsearch.graph.graph import ConnectivityGraph, last_uses
+from connsearch.graph.node import Node, NodeKind
 from connsearch.graph.topologies import predecessors
 
 

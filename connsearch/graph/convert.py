@@ -9,7 +9,8 @@ from typing import Any
 import networkx as nx
 
 from connsearch.errors import SpecError, did_you_mean
-from connsearch.graph.graph import ConnectivityGraph, Node
+from connsearch.graph.graph import ConnectivityGraph
+from connsearch.graph.node import Node
 
 _DEFAULTS: dict[str, Any] = {"kind": "unit", "block": 1, "scale": 0, "path": 0, "part": ""}
 _EDGE_ATTRIBUTES = ("kind",)

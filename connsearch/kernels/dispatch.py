@@ -101,23 +101,32 @@ def dispatched(reference: Callable[P, R], *, written: str | None = None) -> Call
         reference: Whose name, arguments and outcome all implementations have.
         written: The argument that it adds to in place, if it does: a map or maps.
     """
-    package, name = reference.__module__.split(".")[-2], reference.__name__
-
-    def run(*args: Any) -> Any:
-        return _function(package, name, _backend(_first(args)))(*args)
-
+    run, name = chosen(reference), reference.__name__
     operator = OPERATORS[name] = Operator(reference, run, getattr(fakes, name), written)
 
     @wraps(reference)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        like = _first(args)
-        if is_watched(like, args):
-            through: R = operator(*args, **kwargs)
-            return through
-        found: R = _function(package, name, _backend(like))(*args, **kwargs)
-        return found
+        if is_watched(_first(args), args):
+            found: R = operator(*args, **kwargs)
+            return found
+        return run(*args, **kwargs)
 
     return call
+
+
+def chosen(reference: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that runs the implementation which the maps in its first argument choose.
+
+    It is no operator: for kernels that are not called where torch looks on.
+    """
+    package, name = reference.__module__.split(".")[-2], reference.__name__
+
+    @wraps(reference)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        found: R = _function(package, name, _backend(_first(args)))(*args, **kwargs)
+        return found
+
+    return run
 
 
 def _first(args: Sequence[Any]) -> Tensor:

@@ -1,11 +1,13 @@
 """What kernels give out, without computing it: empty tensors of the right shape, type and layout.
 
-Each function has the name and arguments of a reference. Shapes: L sources, R readers, B C H W maps.
+Each function has the name of a reference and takes its arguments, in order. Shapes: L sources, R readers,
+B C H W maps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,39 +36,24 @@ def _channels(sources: Sequence[Tensor]) -> int:
     return sum(h.shape[1] for h in sources)
 
 
-def weighted_sum(sources: Sequence[Tensor], weight_LBC: Tensor, bias_C: Tensor | None = None) -> Tensor:
+def weighted_sum(sources: Sequence[Tensor], *_: Any) -> Tensor:
     """Return B C H W."""
     return new_map(sources[0])
 
 
-def weighted_sum_norm_act(
-    sources: Sequence[Tensor],
-    weight_LBC: Tensor,
-    bias_C: Tensor | None,
-    norm_weight_C: Tensor,
-    norm_bias_C: Tensor,
-    eps: float,
-    act: str,
-) -> tuple[Tensor, ...]:
+def weighted_sum_norm_act(sources: Sequence[Tensor], *_: Any) -> tuple[Tensor, ...]:
     """Return two maps B C H W, mean C, variance C."""
     first = sources[0]
     return new_map(first), new_map(first), *vectors(first, 2, first.shape[1])
 
 
-def pull(
-    grads: Sequence[Tensor], weight_RBC: Tensor, source: Tensor, extra: Tensor | None = None
-) -> tuple[Tensor, ...]:
+def pull(grads: Sequence[Tensor], weight_RBC: Tensor, source: Tensor, *_: Any) -> tuple[Tensor, ...]:
     """Return a map B C H W, and R (B or 1) (C or 1)."""
     return new_map(source), *vectors(source, 1, *weight_RBC.shape)
 
 
 def pull_normalized(
-    grads: Sequence[Tensor],
-    weight_RC: Tensor,
-    source: Tensor,
-    mean_C: Tensor,
-    rstd_C: Tensor,
-    extra: Tensor | None = None,
+    grads: Sequence[Tensor], weight_RC: Tensor, source: Tensor, *_: Any
 ) -> tuple[Tensor, ...]:
     """Return a map B C H W, and twice R C."""
     return new_map(source), *vectors(source, 2, len(grads), source.shape[1])
@@ -77,49 +64,32 @@ def batch_stats(x: Tensor) -> tuple[Tensor, ...]:
     return vectors(x, 2, x.shape[1])
 
 
-def norm_act(x: Tensor, scale_C: Tensor, shift_C: Tensor, act: str) -> Tensor:
+def norm_act(x: Tensor, *_: Any) -> Tensor:
     """Return B C H W."""
     return new_map(x)
 
 
-def norm_act_train(x: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float, act: str) -> tuple[Tensor, ...]:
+def norm_act_train(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
     """Return a map B C H W, mean C, variance C."""
     return new_map(x), *vectors(x, 2, x.shape[1])
 
 
-def norm_act_backward(
-    grad_y: Tensor,
-    x: Tensor,
-    mean_C: Tensor,
-    rstd_C: Tensor,
-    weight_C: Tensor,
-    bias_C: Tensor,
-    act: str,
-) -> tuple[Tensor, ...]:
+def norm_act_backward(grad_y: Tensor, x: Tensor, *_: Any) -> tuple[Tensor, ...]:
     """Return a map B C H W, and twice C."""
     return new_map(x), *vectors(x, 2, x.shape[1])
 
 
-def concat_norm_act(sources: Sequence[Tensor], scale_K: Tensor, shift_K: Tensor, act: str) -> Tensor:
+def concat_norm_act(sources: Sequence[Tensor], *_: Any) -> Tensor:
     """Return B K H W."""
     return new_map(sources[0], _channels(sources))
 
 
-def concat_norm_act_backward(
-    grad_y: Tensor,
-    sources: Sequence[Tensor],
-    mean_K: Tensor,
-    rstd_K: Tensor,
-    weight_K: Tensor,
-    bias_K: Tensor,
-    act: str,
-    sinks: Sequence[Tensor],
-) -> tuple[Tensor, ...]:
+def concat_norm_act_backward(grad_y: Tensor, sources: Sequence[Tensor], *_: Any) -> tuple[Tensor, ...]:
     """Return twice K."""
     return vectors(sources[0], 2, _channels(sources))
 
 
-def add_affine(sink: Tensor, source: Tensor, slope_C: Tensor, shift_C: Tensor) -> None:
+def add_affine(*_: Any) -> None:
     """Return nothing."""
 
 
@@ -130,17 +100,7 @@ def norm_act_conv(
     return new_map(sources[0], weight_OK.shape[0])
 
 
-def norm_act_conv_backward(
-    grad_y: Tensor,
-    sources: Sequence[Tensor],
-    mean_K: Tensor,
-    rstd_K: Tensor,
-    norm_weight_K: Tensor,
-    norm_bias_K: Tensor,
-    act: str,
-    weight_OK: Tensor,
-    sinks: Sequence[Tensor],
-) -> tuple[Tensor, ...]:
+def norm_act_conv_backward(grad_y: Tensor, sources: Sequence[Tensor], *others: Any) -> tuple[Tensor, ...]:
     """Return twice K, and O K."""
-    first = sources[0]
-    return *vectors(first, 2, _channels(sources)), *vectors(first, 1, *weight_OK.shape)
+    first, K = sources[0], _channels(sources)
+    return *vectors(first, 2, K), *vectors(first, 1, grad_y.shape[1], K)

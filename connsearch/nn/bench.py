@@ -33,7 +33,7 @@ MODES = ("train", "inference")
 Case = tuple[str, str]  # a way and a mode
 
 
-class Traffic(NamedTuple):
+class Modelled(NamedTuple):
     """What a step moves and keeps, by the model of `connsearch.ir`, in bytes of a batch.
 
     Attributes:
@@ -60,7 +60,7 @@ class Measurement(NamedTuple):
         low_s: A quarter of the steps were faster.
         high_s: A quarter were slower.
         peak_bytes: The most that a step has allocated at once: activations, gradients, temporary memory.
-        bytes_moved: See `Traffic`, as the following.
+        bytes_moved: See `Modelled`, as the following.
         least_bytes_moved: Likewise.
         saved_bytes: Likewise.
         least_saved_bytes: Likewise.
@@ -198,7 +198,7 @@ def _peak(run: Steps, images: Tensor) -> int:
     return found
 
 
-def modelled(spec: NetworkSpec, way: str, mode: str, element_bytes: int) -> Traffic:
+def modelled(spec: NetworkSpec, way: str, mode: str, element_bytes: int) -> Modelled:
     """Return what a step moves and keeps by the model, beside the least.
 
     Args:
@@ -211,14 +211,14 @@ def modelled(spec: NetworkSpec, way: str, mode: str, element_bytes: int) -> Traf
     least = least_moved(lowered, training=training) * element_bytes
     least_kept = least_saved(lowered) * element_bytes if training else 0
     if pipeline is None:
-        return Traffic(None, least, None, least_kept)
+        return Modelled(None, least, None, least_kept)
     if training:
         program = optimize(lowered, pipeline)
         moved = bytes_moved(program, batch=1, bytes_per_element=element_bytes)
-        return Traffic(moved, least, saved_elements(program) * element_bytes, least_kept)
+        return Modelled(moved, least, saved_elements(program) * element_bytes, least_kept)
     folded = pipeline != "none"
     program = optimize(lowered, INFERENCE) if folded else lowered
-    return Traffic(moved_in_evaluation(program, folded=folded) * element_bytes, least, 0, least_kept)
+    return Modelled(moved_in_evaluation(program, folded=folded) * element_bytes, least, 0, least_kept)
 
 
 def bench_table(measured: Sequence[Measurement]) -> str:

@@ -93,7 +93,7 @@ class CompiledNetwork(nn.Module):
         return {**self.__dict__, "emitted": None, "_aggregations": None, "_inference": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch has no types there
         self.emitted, self._aggregations = self._emit(), self._plain()
 
     @property

@@ -79,7 +79,7 @@ def concat_layer(
 
 
 def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:
-    found: Tensor = function.apply(*args)  # type: ignore[no-untyped-call]
+    found: Tensor = function.apply(*args)  # type: ignore[no-untyped-call]  # torch has no types there
     return found
 
 

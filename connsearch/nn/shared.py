@@ -151,7 +151,7 @@ def weights_of(module: nn.Module) -> Weights:
         assert isinstance(module, Depthwise | NormalizedDepthwise)
         tensor, bias = module.weight[:, None, :], module.bias
     collected = _Collected()
-    tensor, bias = _Collect.apply(collected, tensor, bias)  # type: ignore[no-untyped-call]
+    tensor, bias = _Collect.apply(collected, tensor, bias)  # type: ignore[no-untyped-call]  # torch has no types
     return Weights(tensor, bias, module, collected)
 
 
@@ -327,5 +327,5 @@ def share(source: Tensor, readers: Sequence[Weights] = (), *, stats: bool = Fals
     found = Statistics(*kernels.batch_stats(source.detach())) if stats else None
     port = Port(found, readers)
     tensors = [weights.tensor for weights in readers if weights.collected is not None]
-    value: Tensor = _Gather.apply(port, source, *tensors)  # type: ignore[no-untyped-call]
+    value: Tensor = _Gather.apply(port, source, *tensors)  # type: ignore[no-untyped-call]  # torch has no types
     return Shared(value, port)

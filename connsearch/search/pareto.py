@@ -11,9 +11,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Real
 from os import PathLike
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,13 @@ from connsearch.errors import StudyError, did_you_mean
 from connsearch.files import write_whole
 from connsearch.search.config import Direction
 from connsearch.search.hypervolume import Losses, hypervolume, non_dominated
+from connsearch.search.pareto_checks import (
+    check_objectives,
+    check_reference,
+    check_rows,
+    first_word,
+    worst,
+)
 from connsearch.text import COUNTS, human, table
 
 _DEFAULT: Direction = "minimize"
@@ -57,11 +63,11 @@ class ParetoFront:
     reference: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_objectives(self.objectives, self.directions)
+        check_objectives(self.objectives, self.directions)
         for column in ("trial", *self.objectives):
             self.require(column)
-        _check_rows(self.trials, self.objectives)
-        _check_reference(self.reference, self.objectives, required=len(self.trials) > 0)
+        check_rows(self.trials, self.objectives)
+        check_reference(self.reference, self.objectives, required=len(self.trials) > 0)
 
     # ---- construction ------------------------------------------------------------------------------
 
@@ -93,7 +99,7 @@ class ParetoFront:
             frame = pd.DataFrame(columns=columns, dtype=float)
         frame = _whole_counts(frame.reset_index(drop=True))
         if reference is None:
-            reference = _worst(frame, objectives, ways)
+            reference = worst(frame, objectives, ways)
         return cls(tuple(objectives), ways, frame, {name: float(v) for name, v in reference.items()})
 
     @classmethod
@@ -211,9 +217,9 @@ class ParetoFront:
     def require_numbers(self, column: str) -> None:
         """Raise `StudyError` if the trials lack a column, or it holds something else than numbers."""
         self.require(column)
-        word = _first_word(self.trials[column])
+        word = first_word(self.trials[column])
         if word is not None:
-            known = [str(name) for name in self.trials.columns if _first_word(self.trials[name]) is None]
+            known = [str(name) for name in self.trials.columns if first_word(self.trials[name]) is None]
             raise StudyError(
                 f"this needs a column of numbers, {column!r} holds {word!r}. {did_you_mean(column, known)}"
             )
@@ -255,12 +261,12 @@ class ParetoFront:
         """Return a table of the points with units that people read."""
         if self.trials.empty:
             return "Pareto front: no trial yet that can be ranked"
-        worst = ", ".join(f"{name} {human(name, value)}" for name, value in self.reference.items())
+        start = ", ".join(f"{name} {human(name, value)}" for name, value in self.reference.items())
         title = f"Pareto front: {len(self.points)} of {len(self.trials)} trials"
         columns = [c for c in dict.fromkeys((*_SHOWN, *self.objectives)) if c in self.points.columns]
         rows = [[human(c, row[c]) for c in columns] for row in self.points.to_dict("records")]
         lines = table(columns, rows, left=_TEXT)
-        return "\n".join([title, lines, f"hypervolume {self.hypervolume:.4g}, measured from {worst}"])
+        return "\n".join([title, lines, f"hypervolume {self.hypervolume:.4g}, measured from {start}"])
 
 
 def _unit_losses(values: pd.Series, direction: Direction) -> Losses:
@@ -274,55 +280,6 @@ def _unit_losses(values: pd.Series, direction: Direction) -> Losses:
 
 def _sign(direction: Direction) -> float:
     return 1.0 if direction == "minimize" else -1.0
-
-
-# ---- checks --------------------------------------------------------------------------------------------
-
-
-def _check_objectives(objectives: Sequence[str], directions: Sequence[str]) -> None:
-    if not objectives or len(set(objectives)) < len(objectives):
-        raise StudyError(f"objectives must be one or more different names, got {list(objectives)}")
-    if len(objectives) != len(directions):
-        raise StudyError(f"{len(objectives)} objectives need as many directions, got {list(directions)}")
-    for direction in directions:
-        if direction not in get_args(Direction):
-            raise StudyError(
-                f"unknown direction {direction!r}. {did_you_mean(direction, get_args(Direction))}"
-            )
-
-
-def _check_rows(trials: pd.DataFrame, objectives: Sequence[str]) -> None:
-    for name in objectives:
-        values = pd.to_numeric(trials[name], errors="coerce").to_numpy(dtype=np.float64)
-        for trial, value in zip(
-            trials["trial"][~np.isfinite(values)], trials[name][~np.isfinite(values)], strict=True
-        ):
-            raise StudyError(
-                f"trial {trial}: {name} is {value!r}: only trials with finite objectives are complete"
-            )
-    for trial in trials["trial"][trials["trial"].duplicated()]:
-        raise StudyError(f"trial {trial} is there twice: trial numbers must differ")
-
-
-def _check_reference(reference: Mapping[str, float], objectives: Sequence[str], *, required: bool) -> None:
-    if required or reference:
-        for name in objectives:
-            if not math.isfinite(reference.get(name, math.nan)):
-                raise StudyError(f"the reference needs a finite value for {name!r}, got {reference}")
-
-
-def _worst(
-    trials: pd.DataFrame, objectives: Sequence[str], directions: Sequence[Direction]
-) -> dict[str, float]:
-    if trials.empty or not {*objectives} <= {*trials.columns}:
-        return {}
-    pairs = zip(objectives, directions, strict=False)
-    return {n: float(trials[n].max() if way == "minimize" else trials[n].min()) for n, way in pairs}
-
-
-def _first_word(values: pd.Series) -> object:
-    """Return the first value that is there and no number; None if there is none."""
-    return next((value for value in values.dropna() if not isinstance(value, Real)), None)
 
 
 # ---- plain values --------------------------------------------------------------------------------------
