@@ -37,6 +37,8 @@ class StudyConfig(Config):
         n_trials: How many trials the study has when it is complete.
         seed: All randomness follows from it.
         sampler: Who proposes trials.
+        duplicates: What a trial does whose network an earlier one had, perhaps spelled otherwise:
+            "replicate" trains it with seeds of its own, "reuse" takes the earlier result.
         train: How networks are trained.
 
     Raises:
@@ -50,6 +52,7 @@ class StudyConfig(Config):
     n_trials: int = Field(40, ge=1)
     seed: int = Field(0, ge=0)
     sampler: SamplerRef = Ref("tpe")
+    duplicates: Literal["replicate", "reuse"] = "replicate"
     train: TrainConfig = TrainConfig(dataset=DATASETS.ref("digits"))
 
     @model_validator(mode="after")

@@ -17,7 +17,11 @@ FIXED = "fixed_params"
 
 
 def ask(
-    study: optuna.Study, trial_id: int, sampler: BaseSampler, knobs: Mapping[str, BaseDistribution]
+    study: optuna.Study,
+    trial_id: int,
+    sampler: BaseSampler,
+    knobs: Mapping[str, BaseDistribution],
+    fixed: Mapping[str, Any],
 ) -> Trial:
     """Return a running trial with all knobs; what is recorded stays, the rest is drawn.
 
@@ -26,16 +30,20 @@ def ask(
         trial_id: The trial's key in its storage.
         sampler: Who draws; fresh, so that what it draws follows from its seed and the finished trials.
         knobs: What a trial has, in the order of drawing.
+        fixed: Values of knobs that are not drawn.
     """
     from optuna.trial import Trial
 
     study.sampler = sampler
     frozen = study._storage.get_trial(trial_id)
-    given = {**frozen.system_attrs.get(FIXED, {}), **frozen.params}
-    if not knobs.keys() <= given.keys():
-        study._thread_local.cached_all_trials = None  # as `Study.ask` does
-        drawn = _draw(study, frozen, knobs)
-        study._storage.set_trial_system_attr(trial_id, FIXED, {**drawn, **given})
+    recorded = {**frozen.system_attrs.get(FIXED, {}), **frozen.params}
+    if not knobs.keys() <= recorded.keys():
+        known = {**fixed, **recorded}
+        drawn = {}
+        if not knobs.keys() <= known.keys():
+            study._thread_local.cached_all_trials = None  # as `Study.ask` does
+            drawn = _draw(study, frozen, knobs)
+        study._storage.set_trial_system_attr(trial_id, FIXED, {**drawn, **known})
     trial = Trial(study, trial_id)
     for name, distribution in knobs.items():
         suggest(trial, name, distribution)

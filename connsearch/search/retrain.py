@@ -9,6 +9,7 @@ from typing import Any
 from connsearch.errors import StudyError
 from connsearch.search.failures import DIVERGED, FAILED
 from connsearch.search.objective import environment, evaluate_network, training_device
+from connsearch.search.seeds import SEEDS_OF
 from connsearch.search.study import Study
 from connsearch.spec.network import NetworkSpec
 from connsearch.train.result import EpochRecord
@@ -85,7 +86,7 @@ def retrain_exactly(
         NetworkSpec.from_dict(attrs["network"]),
         study.config.train,
         study_seed=study.config.seed,
-        trial=number,
+        trial=attrs.get(SEEDS_OF, number),
         device=device,
         on_epoch=on_epoch,
     )

@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+SEEDS_OF = "seeds_of"
+"""The attribute of a trial that trains with the seeds of another number than its own."""
 _STREAMS = {"sampler": 0, "init": 1, "train": 2}
 
 

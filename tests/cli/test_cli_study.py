@@ -171,8 +171,7 @@ def test_overrides_make_another_study(call: Call, ran: Path) -> None:
         (["--set", "space.budget.macs=30_000"],
          "budget: no member drawn comes within 2 % of its budget, the closest uses 69.2 % of 30,000 macs: "
          "raise the budget or its tolerance"),
-        (["--set", "self=1"], "study.toml: self: unknown key. "
-         "Known: n_trials, objectives, question, sampler, schema, seed, space, train."),
+        (["--set", "self=1"], "study.toml: self: unknown key. Known: {}, seed, space, {}."),
         (["--set", "train.dataset.seed=18446744073709551616"],
          "dataset 'synthetic': seed must be at most 18446744073709551615, got 18446744073709551616"),
         (["--device", "mps"], "unknown device 'mps': use 'cpu', 'cuda' or 'cuda:<number>'"),
@@ -205,7 +204,7 @@ def test_an_interrupt_is_no_error(call: Call, here: Path, monkeypatch: pytest.Mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("connsearch.search.runner.evaluate_network", interrupt)
+        patch.setattr("connsearch.search.attempt.evaluate_network", interrupt)
         assert call("run", "study.toml", "--dir", "d") == Result(
             130, "", "Stopped. Run the same command again to go on with d.\n"
         )

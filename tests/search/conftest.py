@@ -15,4 +15,4 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make errors up instead of training."""
-    monkeypatch.setattr("connsearch.search.runner.evaluate_network", made_up_outcome)
+    monkeypatch.setattr("connsearch.search.attempt.evaluate_network", made_up_outcome)

@@ -241,7 +241,7 @@ def test_a_worker_that_was_thought_dead_lets_go(study: Study, monkeypatch: pytes
             log.take(log.holders()[0].successor(ELSEWHERE, {}))
         return made_up_outcome(*args, **more)
 
-    monkeypatch.setattr("connsearch.search.runner.evaluate_network", robbed)
+    monkeypatch.setattr("connsearch.search.attempt.evaluate_network", robbed)
     assert study.run(1, progress=Progress(note=notes.append), timing=QUICK) == 1
     assert notes == ["trial 0: another worker has taken it over"]
     assert attempts(study) == [3]  # ours, theirs, and ours again when they were not heard of
@@ -255,7 +255,7 @@ def test_a_trial_that_somebody_else_finished_is_let_go(study: Study, monkeypatch
         Study.load(study.directory)._study.tell(more["trial"], [0.125, 1.0])
         return made_up_outcome(*args, **more)
 
-    monkeypatch.setattr("connsearch.search.runner.evaluate_network", overtaken)
+    monkeypatch.setattr("connsearch.search.attempt.evaluate_network", overtaken)
     assert study.run(1, progress=Progress(note=notes.append), timing=Timing()) == 0
     assert notes == ["trial 0: another worker has taken it over"]
     assert list(study.trials()[0].values) == [0.125, 1.0]

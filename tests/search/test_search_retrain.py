@@ -88,7 +88,7 @@ def test_a_trial_without_a_curve(study: Study, tmp_path: Path, monkeypatch: pyte
 def test_a_trial_that_diverged_must_diverge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = Study.from_config(tmp_path, make_config())
     with monkeypatch.context() as patch:
-        patch.setattr("connsearch.search.runner.evaluate_network", diverged_outcome)
+        patch.setattr("connsearch.search.attempt.evaluate_network", diverged_outcome)
         study.run(1)
     assert retrain_exactly(study, 0).difference == "differs: 0 epochs recorded, 1 now"
     with monkeypatch.context() as patch:

@@ -40,7 +40,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if name not in known:
             study = Study.from_config(tmp_path_factory.mktemp(name), make_config(sampler=sampler(name)))
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("connsearch.search.runner.evaluate_network", made_up_outcome)
+                patch.setattr("connsearch.search.attempt.evaluate_network", made_up_outcome)
                 study.run(N)
             known[name] = trials(study)
         return known[name]
@@ -109,7 +109,7 @@ def cut_off_in(patch: pytest.MonkeyPatch, n_knobs: int | None) -> None:
             patch.setattr(each, "before_trial", stop)
         return
     if n_knobs == 7:
-        patch.setattr("connsearch.search.runner.evaluate_network", stop)
+        patch.setattr("connsearch.search.attempt.evaluate_network", stop)
         return
     asked = iter(range(n_knobs))
     patch.setattr(

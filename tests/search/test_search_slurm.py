@@ -44,7 +44,7 @@ def test_a_job_leaves_signals_to_submitit(tmp_path: Path, monkeypatch: pytest.Mo
         seen.append(signal.getsignal(signal.SIGTERM))
         return made_up_outcome(*args, **more)
 
-    monkeypatch.setattr("connsearch.search.runner.evaluate_network", trained)
+    monkeypatch.setattr("connsearch.search.attempt.evaluate_network", trained)
     mine = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         WorkerJob(tmp_path / "job", make_config(), trials=1, device="cpu")()

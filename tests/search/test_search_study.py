@@ -225,7 +225,7 @@ def test_attributes_say_all_about_a_trial(run: Run) -> None:
     for trial in study.trials():
         attrs = trial.user_attrs
         assert set(attrs) == {
-            "network", "cost", "budget", "curve", "val_error", "seconds", "environment", "lease",
+            "network", "cost", "budget", "curve", "val_error", "seconds", "environment", "lease", "hash",
         }  # fmt: skip
         member = study.config.space.member(trial.params)
         spec = NetworkSpec.from_dict(attrs["network"])
@@ -268,7 +268,7 @@ def test_hooks_are_called_in_order(tmp_path: Path, made_up: None) -> None:
 def test_a_training_that_diverges_counts_as_the_worst_error(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connsearch.search.runner.evaluate_network", diverged_outcome)
+    monkeypatch.setattr("connsearch.search.attempt.evaluate_network", diverged_outcome)
     study = run(2, sampler="nsga2")
     for trial in study.trials():
         assert trial.state.name == "COMPLETE"
@@ -281,7 +281,7 @@ def test_a_training_that_diverges_counts_as_the_worst_error(
 
 
 def test_a_trial_that_was_cut_off_between_record_and_end(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("connsearch.search.runner.evaluate_network", diverged_outcome)
+    monkeypatch.setattr("connsearch.search.attempt.evaluate_network", diverged_outcome)
     with monkeypatch.context() as patch:
         patch.setattr("optuna.Study.tell", raiser(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -486,7 +486,7 @@ def test_an_interrupted_study_goes_on_with_the_same_trial(
     study = Study.from_config(tmp_path / "broken", make_config())
     study.run(2)
     with monkeypatch.context() as patch:
-        patch.setattr("connsearch.search.runner.evaluate_network", raiser(error))
+        patch.setattr("connsearch.search.attempt.evaluate_network", raiser(error))
         with pytest.raises(error):
             study.run(4)
     assert [trial.state.name for trial in study.trials()] == ["COMPLETE", "COMPLETE", "RUNNING"]
