@@ -1,5 +1,5 @@
 # make demo   install, search on the embedded digits, draw the front
-# make test   install, check, run every test
+# make test   install, check, run the tests; the long ones: make test-large
 PYTHON ?= python3
 PIP_ARGS ?=
 VENV := .venv
@@ -26,9 +26,10 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not large"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-large: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow and not large"
 	$(BIN)/python -m pytest -q tests -m large
 
 clean:

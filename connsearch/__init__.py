@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         plot_connectivity as plot_connectivity,
         plot_graph as plot_graph,
         plot_history as plot_history,
+        plot_importance as plot_importance,
         plot_pareto as plot_pareto,
     )
     from connsearch.search import (
@@ -75,7 +76,8 @@ _HOMES = {
     **dict.fromkeys(["lower", "optimize"], "connsearch.ir"),
     **dict.fromkeys(["Network", "build", "implement_aggregation"], "connsearch.nn"),
     **dict.fromkeys(
-        ["pareto_html", "plot_connectivity", "plot_graph", "plot_history", "plot_pareto"], "connsearch.plots"
+        ["pareto_html", "plot_connectivity", "plot_graph", "plot_history", "plot_importance", "plot_pareto"],
+        "connsearch.plots",
     ),
     **dict.fromkeys(["ParetoFront", "SearchSpace", "Study", "StudyConfig"], "connsearch.search"),
     **dict.fromkeys(

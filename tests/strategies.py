@@ -38,7 +38,7 @@ PARAMETERS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "nearest": {"k": st.integers(0, 4)},
     "random_dag": {"p": st.floats(0, 1), "seed": st.integers(0, 99)},
     "loglog_dense": {"min_inputs": st.integers(1, 5)},
-    "depthwise": {"form": st.sampled_from(["normalized", "paper"])},
+    "depthwise": {"form": st.sampled_from(["normalized", "paper"]), "single": st.booleans()},
     "gated": {"bias": st.floats(-4, 1)},
     "routed": {"hidden": st.integers(1, 5), "single": st.booleans()},
     "weighted": {

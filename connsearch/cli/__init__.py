@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from connsearch.cli import compiler, networks, studies
+from connsearch.cli import compiler, connectivity, export, networks, proxies, reading, studies, tournament
 from connsearch.cli.application import app
 
 __all__ = ["app", "run_app"]
@@ -22,7 +22,17 @@ COMMANDS = (  # in the order that --help shows
     studies.submit,
     studies.status,
     studies.front,
+    reading.trials,
+    reading.history,
+    reading.importance,
+    reading.log,
+    tournament.tournament,
+    tournament.replicate,
+    proxies.proxies,
     studies.retrain,
+    export.export,
+    connectivity.connectivity,
+    connectivity.prune,
 )
 for command in COMMANDS:
     app.command(command.__name__.removesuffix("_names"))(command)

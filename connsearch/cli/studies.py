@@ -132,13 +132,11 @@ def submit(
 
 
 def status(directory: Directory, storage: Storage = None, as_json: Json = False) -> None:
-    """Print how far a study is: trials by state, the best one, the rate."""
-    from dataclasses import asdict
-
+    """Print how far a study is: trials by state and reason, the best one, the rate, who is alive."""
     from connsearch.search.study import Study
 
     found = Study.load(directory, storage).status()
-    typer.echo(json.dumps(asdict(found)) if as_json else str(found))
+    typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
 
 
 def front(

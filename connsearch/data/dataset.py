@@ -1,6 +1,9 @@
-"""What a data set is: three splits of normalised images, and which random changes keep a label true.
+"""What a data set is: three splits of images, and which random changes keep a label true.
 
-Shapes: N images, C channels, H W pixels.
+Images are either normalised already (float32) or raw (uint8, perhaps mapped from a file larger than the
+memory) and normalised batch by batch, where they are used.
+
+Shapes: N images, B of them, C channels, H W pixels.
 """
 
 from __future__ import annotations
@@ -36,8 +39,11 @@ class Split:
     """Images and their labels; equal only to itself.
 
     Attributes:
-        images: N C H W, float32, finite.
-        labels: N, int64, 0 or more.
+        images: N C H W: float32, finite, as networks take them; or uint8, as `inputs` normalises them.
+        labels: N, int64, 0 or more; or a class for each pixel: N H W, uint8.
+        mean: What `inputs` takes from each channel of uint8 images, C numbers; empty for float32.
+        std: What it divides by then, C numbers above 0; empty for float32.
+        digest: What a hash of images and labels would tell, where it is known; empty elsewhere.
 
     Raises:
         DataError: if the tensors are not that, if their lengths differ, or if there are no images.
@@ -45,18 +51,51 @@ class Split:
 
     images: Tensor
     labels: Tensor
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    digest: str = ""
 
     def __post_init__(self) -> None:
-        _check_tensor("images", self.images, ndim=4, dtype=torch.float32)
-        _check_tensor("labels", self.labels, ndim=1, dtype=torch.int64)
+        self._check_images()
+        self._check_labels()
         if len(self.images) != len(self.labels):
             raise DataError(f"a split needs a label per image, got {len(self.images)} and {len(self.labels)}")
         if self.images.numel() == 0:
             raise DataError(f"a split needs images with pixels, got shape {tuple(self.images.shape)}")
-        if not torch.isfinite(self.images).all():
+        if not self.raw and not torch.isfinite(self.images).all():
             raise DataError("images must be finite, got nan or inf")
         if self.labels.min() < 0:
             raise DataError(f"labels must be 0 or more, got {int(self.labels.min())}")
+
+    def _check_images(self) -> None:
+        dtype = torch.uint8 if self.raw else torch.float32
+        _check_tensor("images", self.images, ndim=4, dtype=dtype)
+        expected = self.images.shape[1] if self.raw else 0
+        if not len(self.mean) == len(self.std) == expected:
+            kind = "uint8" if self.raw else "float32"
+            got = f"{len(self.mean)} and {len(self.std)}"
+            raise DataError(f"a split of {kind} images needs {expected} numbers in mean and std, got {got}")
+        if not all(std > 0 for std in self.std):
+            raise DataError(f"std must be above 0, got {self.std}")
+
+    def _check_labels(self) -> None:
+        if not self.dense:
+            _check_tensor("labels", self.labels, ndim=1, dtype=torch.int64)
+            return
+        _check_tensor("label maps", self.labels, ndim=3, dtype=torch.uint8)
+        if self.labels.shape[1:] != self.images.shape[2:]:
+            got, expected = tuple(self.labels.shape[1:]), tuple(self.images.shape[2:])
+            raise DataError(f"label maps must be of the images' height and width {expected}, got {got}")
+
+    @property
+    def raw(self) -> bool:
+        """Whether images are uint8, to be normalised by `inputs`."""
+        return self.images.dtype == torch.uint8
+
+    @property
+    def dense(self) -> bool:
+        """Whether each pixel has a label, not each image."""
+        return self.labels.ndim == 3
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,10 +103,32 @@ class Split:
     def __repr__(self) -> str:
         return f"Split({len(self)} images of {_shape(self.images)})"
 
+    def inputs(self, images_BCHW: Tensor) -> Tensor:
+        """Return images of this split as networks take them, float32; on the device where they are."""
+        if not self.raw:
+            return images_BCHW
+        mean_C11, std_C11 = (
+            torch.tensor(x, device=images_BCHW.device)[:, None, None] for x in (self.mean, self.std)
+        )
+        return images_BCHW.float().sub_(mean_C11).div_(std_C11)
+
+    def first(self, count: int) -> Split:
+        """Return the first images, at most `count`, without copying them."""
+        return Split(self.images[:count], self.labels[:count], self.mean, self.std)
+
     def to(self, device: torch.device | str) -> Split:
         """Return the split with its tensors on a device; itself if they are there."""
         images, labels = self.images.to(device), self.labels.to(device)
-        return self if images is self.images and labels is self.labels else Split(images, labels)
+        if images is self.images and labels is self.labels:
+            return self
+        return Split(images, labels, self.mean, self.std, self.digest)
+
+    def near(self, device: torch.device | str) -> Split:
+        """Return the split on a device if it fills at most a quarter of what is free there, else itself."""
+        device = torch.device(device)
+        if device.type == "cuda" and self.images.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
+            return self
+        return self.to(device)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,7 +136,8 @@ class Dataset:
     """A classification data set; equal only to itself.
 
     Images are normalised per channel with the mean and the standard deviation of the training
-    split: `(raw - mean) / std`, the same for all three splits. `Dataset.normalised` does it.
+    split: `(raw - mean) / std`, the same for all three splits. `Dataset.normalised` does it at once,
+    `Split.inputs` to a batch of raw images.
     Training reads `train`; designs are chosen by `val`; `test` is for the chosen ones only.
 
     Attributes:
@@ -84,9 +146,11 @@ class Dataset:
         augment: Random changes that keep a label true.
         mean: Raw mean of the training split, C numbers; empty for images taken as they are.
         std: Raw standard deviation of the training split, C numbers; empty likewise.
+        void: The label of pixels that belong to no class, in label maps; -1 for none.
+        way_out: How images of another size may be had, for messages; empty if they may not.
 
     Raises:
-        DataError: if the splits differ in C, H or W, a label has no class, or a shift is too far.
+        DataError: if the splits differ in C, H, W or kind, a label has no class, or a shift is too far.
     """
 
     name: str
@@ -97,6 +161,8 @@ class Dataset:
     augment: Augment = field(default_factory=Augment)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    void: int = -1
+    way_out: str = ""
 
     def __post_init__(self) -> None:
         for split_name, split in self._splits().items():
@@ -104,8 +170,11 @@ class Dataset:
             if split.images.shape[1:] != self.train.images.shape[1:]:
                 got, expected = _shape(split.images), _shape(self.train.images)
                 raise DataError(f"{place}: images are {got}, those of train {expected}")
-            if split.labels.max() >= self.n_classes:
-                label = int(split.labels.max())
+            if (split.dense, split.mean, split.std) != (self.train.dense, self.train.mean, self.train.std):
+                raise DataError(f"{place}: kind of labels or normalisation differ from those of train")
+            known = split.labels[split.labels != self.void] if split.dense else split.labels
+            if known.numel() and known.max() >= self.n_classes:
+                label = int(known.max())
                 raise DataError(f"{place}: label {label} has no name, there are {self.n_classes} classes")
         if self.augment.shift >= min(self.height, self.width):
             size = f"{self.height} x {self.width}"
@@ -198,6 +267,7 @@ def check_matches(dataset: Dataset, *, channels: int, height: int, width: int, n
         f"dataset {dataset.name!r} holds {_shape(dataset.train.images)} images of {dataset.n_classes} "
         f"classes, the network takes {channels} x {height} x {width} images and knows {n_classes} classes: "
         f"set input = {{ channels = {has[0]}, height = {has[1]}, width = {has[2]} }} and n_classes = {has[3]}"
+        f"{dataset.way_out and '; ' + dataset.way_out}"
     )
 
 

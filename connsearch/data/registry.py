@@ -6,19 +6,21 @@ parameters; it returns a `Dataset`. The built-in entries import what they need w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from connsearch.data import on_disk
+from connsearch.data.paths import PathRegistry
 from connsearch.errors import DataError
-from connsearch.registry import Ref, Registry
+from connsearch.registry import Ref, Scalar
 
 if TYPE_CHECKING:
     from connsearch.data.dataset import Dataset
 
 Loader = Callable[..., "Dataset"]
 
-DATASETS: Registry[Loader] = Registry("dataset")
+DATASETS = PathRegistry("dataset")
 
 
 def register_dataset(name: str) -> Callable[[Loader], Loader]:
@@ -39,11 +41,12 @@ def list_datasets() -> list[str]:
     return sorted(DATASETS)
 
 
-def load_dataset(ref: Ref | str) -> Dataset:
+def load_dataset(ref: Ref | str | Mapping[str, Scalar]) -> Dataset:
     """Return a data set; asked again for the same name and parameters, the same object.
 
     Args:
-        ref: A name ("digits"), a label ("synthetic(noise=0.5)") or a `Ref`.
+        ref: A name ("digits"), a label ("synthetic(noise=0.5)"), the path of a folder, a `Ref`, or what a
+            study file holds.
 
     Raises:
         SpecError: if the name or a parameter is unknown.
@@ -95,3 +98,7 @@ def synthetic(
         noise=noise,
         seed=seed,
     )
+
+
+for _entry in (on_disk.parquet, on_disk.hub, on_disk.image_folder, on_disk.idx, on_disk.cifar_binary):
+    register_dataset(_entry.__name__)(_entry)

@@ -2,6 +2,17 @@
 
 from connsearch.nn.aggregations import implement_aggregation
 from connsearch.nn.compiled import CompiledNetwork, build
+from connsearch.nn.connectivity import connection_strengths
 from connsearch.nn.network import Network
+from connsearch.nn.pruned import pruned_network
+from connsearch.nn.shares import shares_by_class
 
-__all__ = ["CompiledNetwork", "Network", "build", "implement_aggregation"]
+__all__ = [
+    "CompiledNetwork",
+    "Network",
+    "build",
+    "connection_strengths",
+    "implement_aggregation",
+    "pruned_network",
+    "shares_by_class",
+]

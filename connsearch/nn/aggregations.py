@@ -31,7 +31,9 @@ def implement_aggregation(name: str) -> Callable[[Builder], Builder]:
     """Register `build(rule, source_channels) -> nn.Module` for the aggregation of that name.
 
     The module's `forward(sources)` returns B C H W; with `rule.routes`, `forward(sources, gates)`, where
-    a gate is B 1 1 1, or None for a source that gives this reader everything.
+    a gate is B 1 1 1, or None for a source that gives this reader everything. With a method
+    `source_weights()`, which returns what it multiplies each source by, L x anything, its connections have
+    strengths in `connsearch.nn.connectivity`.
 
     Raises:
         SpecError: if no such aggregation is registered, or it has a module already.
@@ -129,6 +131,11 @@ class Weighted(nn.Module):
         with torch.no_grad():
             self.weight[-1] = newest
 
+    def source_weights(self) -> Tensor:
+        """Return what each source is multiplied by, L 1."""
+        weight_L = self.weight.sigmoid() if self.activation == "sigmoid" else self.weight
+        return weight_L[:, None]
+
     def forward(self, sources: Sources) -> Tensor:
         """Return B C H W."""
         weight_L = self.weight.sigmoid() if self.activation == "sigmoid" else self.weight
@@ -148,6 +155,10 @@ class Depthwise(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.full((n_sources, channels), 1 / n_sources))
         self.bias = nn.Parameter(torch.zeros(channels))
+
+    def source_weights(self) -> Tensor:
+        """Return what each channel of each source is multiplied by, L C."""
+        return self.weight
 
     def forward(self, sources: Sources) -> Tensor:
         """Return B C H W."""
@@ -177,6 +188,10 @@ class NormalizedDepthwise(nn.Module):
         self.register_buffer("running_mean", torch.zeros(n_sources, channels))
         self.register_buffer("running_var", torch.ones(n_sources, channels))
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
+
+    def source_weights(self) -> Tensor:
+        """Return what each channel of each normalised source is multiplied by, L C."""
+        return self.weight
 
     def forward(self, sources: Sources) -> Tensor:
         """Return B C H W; in training, update the running statistics."""
@@ -210,6 +225,15 @@ class Gated(nn.Module):
             t_BCHW = gate(carried).sigmoid_()
             carried = torch.lerp(carried, h_BCHW, t_BCHW)
         return carried
+
+    def shares(self, sources: Sources) -> list[Tensor]:
+        """Return how much of the output each source is, L of B C H W that add up to one."""
+        carried, shares = sources[0], [torch.ones_like(sources[0])]
+        for gate, h_BCHW in zip(self.gates, sources[1:], strict=True):
+            t_BCHW = gate(carried).sigmoid_()
+            carried = torch.lerp(carried, h_BCHW, t_BCHW)
+            shares = [*(share * (1 - t_BCHW) for share in shares), t_BCHW]
+        return shares
 
 
 class Routed(nn.Module):

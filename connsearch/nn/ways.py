@@ -210,7 +210,7 @@ class _Stacked(nn.Module):
             return F.conv2d(h_BKHW, weight_C1L, form.bias, groups=channels)
         if form.training:
             form.num_batches_tracked += 1
-        mean, var = (b.t().flatten() for b in (form.running_mean, form.running_var))
+        mean, var = (b.t().flatten().clone() for b in (form.running_mean, form.running_var))
         weight, bias = form.weight.t().flatten(), form.bias.t().flatten()
         h_BKHW = F.batch_norm(h_BKHW, mean, var, weight, bias, form.training, form.momentum, form.eps)
         if form.training:  # what it has moved are copies

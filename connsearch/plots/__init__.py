@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 from connsearch._lazy import lazy
 
 if TYPE_CHECKING:
+    from connsearch.plots.confirmed import plot_confirmed
     from connsearch.plots.files import check_front_path, save_front
     from connsearch.plots.graph import plot_graph
     from connsearch.plots.heat import plot_connectivity
     from connsearch.plots.history import history_frame, plot_history
     from connsearch.plots.html import pareto_html
+    from connsearch.plots.importance import plot_importance
     from connsearch.plots.layout import ArcLayout, arc_layout
     from connsearch.plots.pareto import plot_pareto
+    from connsearch.plots.strengths import plot_shares_by_class, plot_strengths
     from connsearch.plots.style import save
+    from connsearch.plots.tournament import plot_tournament, plot_tournament_matrix
 
 __all__ = [
     "ArcLayout",
@@ -25,10 +29,16 @@ __all__ = [
     "check_front_path",
     "history_frame",
     "pareto_html",
+    "plot_confirmed",
     "plot_connectivity",
     "plot_graph",
     "plot_history",
+    "plot_importance",
     "plot_pareto",
+    "plot_shares_by_class",
+    "plot_strengths",
+    "plot_tournament",
+    "plot_tournament_matrix",
     "save",
     "save_front",
 ]
@@ -40,10 +50,16 @@ __getattr__, __dir__ = lazy(
         "arc_layout": "connsearch.plots.layout",
         "history_frame": "connsearch.plots.history",
         "pareto_html": "connsearch.plots.html",
+        "plot_confirmed": "connsearch.plots.confirmed",
         "plot_connectivity": "connsearch.plots.heat",
         "plot_graph": "connsearch.plots.graph",
         "plot_history": "connsearch.plots.history",
+        "plot_importance": "connsearch.plots.importance",
         "plot_pareto": "connsearch.plots.pareto",
+        "plot_shares_by_class": "connsearch.plots.strengths",
+        "plot_strengths": "connsearch.plots.strengths",
+        "plot_tournament": "connsearch.plots.tournament",
+        "plot_tournament_matrix": "connsearch.plots.tournament",
         "save": "connsearch.plots.style",
         "check_front_path": "connsearch.plots.files",
         "save_front": "connsearch.plots.files",

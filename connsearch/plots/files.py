@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from connsearch.errors import ConnsearchError, did_you_mean
@@ -48,12 +49,23 @@ def check_front_path(path: str | os.PathLike[str]) -> Path:
         ConnsearchError: if the suffix is not one of a picture's, plotly is missing for .html, or no file
             can be written there.
     """
+    if Path(path).suffix.lower() != ".html":
+        return check_picture_path(path, (*SUFFIXES, ".html"))
+    require_plotly()
+    return check_path(path)
+
+
+def check_picture_path(path: str | os.PathLike[str], known: Sequence[str] = SUFFIXES) -> Path:
+    """Return the path of a picture that is to be made, if one can be made there.
+
+    Raises:
+        ConnsearchError: if the suffix is not a known one, or no file can be written there.
+    """
     suffix = Path(path).suffix.lower()
-    if suffix not in (*SUFFIXES, ".html"):
-        known = did_you_mean(suffix, [*SUFFIXES, ".html"])
-        raise ConnsearchError(f"{Path(path)}: cannot draw to a file ending in {suffix!r}. {known}")
-    if suffix == ".html":
-        require_plotly()
+    if suffix not in known:
+        raise ConnsearchError(
+            f"{Path(path)}: cannot draw to a file ending in {suffix!r}. {did_you_mean(suffix, known)}"
+        )
     return check_path(path)
 
 

@@ -1,40 +1,52 @@
-"""How a study went: what each further trial added."""
+"""How a study went, as a picture: hypervolume, best so far and size of the front against finished trials."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from connsearch.errors import StudyError
 from connsearch.plots.scales import column_label, scale_of, tick_labels
-from connsearch.plots.style import AGGREGATION_COLORS, FAINT, INK, Picture, look
-from connsearch.search.hypervolume import hypervolume, non_dominated
+from connsearch.plots.style import AGGREGATION_COLORS, FAINT, INK, QUIET, SMALL, Picture, look
+from connsearch.search.history import history_frame, measured_from
 from connsearch.search.pareto import ParetoFront
+
+__all__ = ["history_frame", "plot_history"]
 
 
 def plot_history(
-    front: ParetoFront, *, y: str = "val_error", title: str | None = None, width: float = 3.5
+    front: ParetoFront,
+    *,
+    y: str = "val_error",
+    finished: Sequence[int] | None = None,
+    title: str | None = None,
+    width: float = 3.5,
 ) -> Figure:
-    """Return two panels over the number of finished trials: the hypervolume, and `y` with its best so far.
+    """Return panels over finished trials: hypervolume, `y` with its best so far, size of the front.
+
+    The upper panel says from which point the hypervolume is measured.
 
     Args:
-        front: The trials, counted in the order of their numbers.
-        y: Column of the lower panel.
+        front: The trials that can be ranked.
+        y: Column of the middle panel.
+        finished: All finished trials in order, as `history_frame` takes it.
         title: Written above the picture.
         width: Of the picture in inches.
 
     Raises:
-        StudyError: if there is no complete trial or no such column of numbers.
+        StudyError: if no trial can be ranked or there is no such column of numbers.
     """
-    frame = history_frame(front, y)
+    frame = history_frame(front, y, finished=finished)
     with look():
-        figure = Picture(figsize=(width, 0.95 * width + (0.2 if title else 0)), layout="constrained")
-        upper, lower = figure.subplots(2, sharex=True)
-        _draw_volume(upper, frame)
-        _draw_best(lower, frame, y)
+        height = 1.2 * width + (0.2 if title else 0)
+        figure = Picture(figsize=(width, height), layout="constrained")
+        upper, middle, lower = figure.subplots(3, sharex=True, height_ratios=(5, 5, 3))
+        _draw_volume(upper, frame, measured_from(front))
+        _draw_best(middle, frame, y)
+        _draw_size(lower, frame)
         lower.set(xlabel="finished trials", xlim=(0, len(frame) + max(1.0, 0.03 * len(frame))))
         lower.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         figure.align_ylabels()
@@ -43,48 +55,30 @@ def plot_history(
     return figure
 
 
-def history_frame(front: ParetoFront, y: str = "val_error") -> pd.DataFrame:
-    """Return a row per complete trial, by number: `n_trials` so far, `hypervolume`, `y`, `best` y so far.
-
-    Raises:
-        StudyError: if there is no complete trial or no such column of numbers.
-    """
-    if front.trials.empty:
-        raise StudyError("there is no complete trial to draw yet: run the study first")
-    front.require_numbers(y)
-    order = np.argsort(front.trials["trial"].to_numpy(), kind="stable")
-    values = front.trials[y].iloc[order].astype(float).reset_index(drop=True)
-    ways = dict(zip(front.objectives, front.directions, strict=True))
-    best = values.cummin() if ways.get(y, "minimize") == "minimize" else values.cummax()
-    return pd.DataFrame(
-        {
-            "n_trials": np.arange(1, len(values) + 1),
-            "hypervolume": _volumes(front, order),
-            y: values,
-            "best": best.ffill(),
-        }
-    )
-
-
-def _volumes(front: ParetoFront, order: np.ndarray) -> list[float]:
-    """Return the hypervolume after each trial; only what is not dominated so far is looked at again."""
-    kept = np.empty((0, len(front.objectives)))
-    volumes = []
-    for row in front.losses[order]:
-        kept = np.vstack([kept, row])
-        kept = kept[non_dominated(kept, np.arange(len(kept)))]
-        volumes.append(hypervolume(kept, front.reference_losses))
-    return volumes
-
-
-def _draw_volume(axes: Axes, frame: pd.DataFrame) -> None:
+def _draw_volume(axes: Axes, frame: pd.DataFrame, reference: str) -> None:
     volume = frame["hypervolume"]
-    axes.plot(frame["n_trials"], volume, drawstyle="steps-post", color=INK, linewidth=1.0)
-    axes.plot(frame["n_trials"].iloc[-1:], volume.iloc[-1:], "o", color=INK, markersize=3)
-    high = 1.08 * float(volume.max()) or 1.0
-    ticks = [float(tick) for tick in MaxNLocator(4).tick_values(0, high) if 0 <= tick <= high]
-    axes.set(ylim=(0, high), ylabel="hypervolume")
+    _draw_steps(axes, frame["n_trials"], volume)
+    first, last = float(volume.iloc[0]), float(volume.max())
+    low = max(0.0, first - 0.15 * (last - first)) if 0.4 * last < first < last else 0.0
+    high = last + 0.08 * (last - low) or 1.0
+    ticks = [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+    axes.set(ylim=(low, high), ylabel="hypervolume")
     axes.set_yticks(ticks, tick_labels(ticks))
+    axes.text(
+        0.99, 0.06, reference, ha="right", va="bottom", fontsize=SMALL, color=QUIET, transform=axes.transAxes
+    )
+    axes.grid(True)
+
+
+def _draw_steps(axes: Axes, x: pd.Series, y: pd.Series) -> None:
+    axes.plot(x, y, drawstyle="steps-post", color=INK, linewidth=1.0)
+    axes.plot(x.iloc[-1:], y.iloc[-1:], "o", color=INK, markersize=3)
+
+
+def _draw_size(axes: Axes, frame: pd.DataFrame) -> None:
+    _draw_steps(axes, frame["n_trials"], frame["n_front"])
+    axes.set(ylim=(0, 1.15 * max(1, int(frame["n_front"].max()))), ylabel="points on\nthe front")
+    axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.grid(True)
 
 

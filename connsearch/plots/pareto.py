@@ -56,11 +56,11 @@ def plot_pareto(
     drawn = drawing_of(front, x, y)
     with look():
         figure = Picture(figsize=(width, width))
-        bottom = _add_legends(figure, drawn)
-        axes = _add_axes(figure, drawn, bottom, title)
+        bottom = add_legends(figure, drawn)
+        axes = add_axes(figure, drawn, bottom, title)
         _draw_marks(axes, drawn)
-        line = _draw_staircase(axes, drawn)
-        _draw_labels(axes, drawn, line)
+        line = draw_staircase(axes, drawn)
+        draw_labels(axes, drawn, line)
     return figure
 
 
@@ -121,7 +121,7 @@ def names_in(rows: pd.DataFrame, column: str) -> list[str]:
 # ---- parts ---------------------------------------------------------------------------------------------
 
 
-def _add_axes(figure: Figure, drawn: Drawing, bottom: float, title: str | None) -> Axes:
+def add_axes(figure: Figure, drawn: Drawing, bottom: float, title: str | None) -> Axes:
     """Size the figure and return axes that leave room for the labels of their ticks."""
     width = float(figure.get_figwidth())
     left = max(map(text_width, drawn.y.tick_labels), default=0.1) + 0.36
@@ -161,7 +161,7 @@ def _draw_marks(axes: Axes, drawn: Drawing) -> None:
             )
 
 
-def _draw_staircase(axes: Axes, drawn: Drawing) -> Points:
+def draw_staircase(axes: Axes, drawn: Drawing) -> Points:
     """Draw what is attained, at each x the best y so far, and return the corners of the whole line."""
     points = drawn.steps()
     axes.plot(*points.T, drawstyle="steps-post", color=INK, linewidth=0.9, zorder=3, label="front")
@@ -180,7 +180,7 @@ def corners(points: Points) -> Points:
     return line
 
 
-def _draw_labels(axes: Axes, drawn: Drawing, line: Points) -> None:
+def draw_labels(axes: Axes, drawn: Drawing, line: Points) -> None:
     """Ring the knee; write beside it and beside the ends of the front what they are."""
     points, knee = drawn.front.points, drawn.front.knee()
     labels = []
@@ -206,7 +206,7 @@ def _label(drawn: Drawing, row: pd.DataFrame, prefix: str, color: str, radius: f
 # ---- legends -------------------------------------------------------------------------------------------
 
 
-def _add_legends(figure: Figure, drawn: Drawing) -> float:
+def add_legends(figure: Figure, drawn: Drawing, bottom: float = EDGE) -> float:
     """Add a legend of aggregations and one of topologies that occur; return where they end, in inches."""
     swatches = [Patch(facecolor=color, edgecolor="none") for color in drawn.colors.values()]
     shapes = [
@@ -221,7 +221,7 @@ def _add_legends(figure: Figure, drawn: Drawing) -> float:
         )
         for marker in drawn.markers.values()
     ]
-    top = EDGE
+    top = bottom
     for title, names, handles in (
         ("topology", drawn.markers, shapes),
         ("aggregation", drawn.colors, swatches),

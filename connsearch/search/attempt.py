@@ -11,17 +11,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from connsearch.cost import NetworkCost, network_cost
 from connsearch.errors import StudyError, TrainError
+from connsearch.search.bulk import NotWaitingError
 from connsearch.search.claims import Claim
-from connsearch.search.drawing import ask
-from connsearch.search.failures import DIVERGED, FAILED, MAX_DEATHS, Failure, died, failure_of, worst_values
+from connsearch.search.drawing import Drawing
+from connsearch.search.failures import (
+    DIVERGED,
+    FAILED,
+    MAX_DEATHS,
+    PRUNED,
+    Failure,
+    died,
+    failure_of,
+    worst_values,
+)
 from connsearch.search.given import given
 from connsearch.search.hooks import Progress
-from connsearch.search.lease import Lease, LeaseLostError
+from connsearch.search.lease import Lease, LeaseLostError, MisplacedError
+from connsearch.search.measured import MEASURED, LimitError, measure
 from connsearch.search.objective import Outcome, environment, evaluate_network
 from connsearch.search.patient import patient
-from connsearch.search.samplers import distributions, make_sampler
-from connsearch.search.seeds import SEEDS_OF, stream_seed
+from connsearch.search.prefilter import PROXIES, filtered, recorded_proxies
+from connsearch.search.seeds import SEEDS_OF
 from connsearch.search.space import Member
+from connsearch.search.stops import Stop
 from connsearch.search.twins import HASH, TWIN, network_hash, outcome_of, twin_of
 from connsearch.train.checkpoint import CheckpointError, CheckpointWarning
 from connsearch.train.result import EpochRecord
@@ -60,11 +72,29 @@ def attempt(setting: Setting, claim: Claim, trial_id: int, lease: Lease, checkpo
         checkpoint: The trial's file.
 
     Raises:
-        LeaseLostError: if the trial is no longer this worker's.
+        LeaseLostError: if the trial is no longer this worker's; MisplacedError: if it is another one.
         StudyError: if the storage or the checkpoint cannot be written.
         DataError: if the data set is missing.
     """
-    _Attempt(setting, claim, trial_id, lease, checkpoint).run()
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    with patient(setting.study).own(setting.study._study_id, trial_id) as trial:
+        if trial.number != claim.trial:  # somebody else has made one meanwhile
+            raise MisplacedError
+        try:
+            _Attempt(setting, claim, trial_id, lease, checkpoint).run()
+        except NotWaitingError:
+            raise MisplacedError from None
+        except UpdateFinishedTrialError:
+            raise LeaseLostError from None
+
+
+class _Known(NamedTuple):
+    """What is known of a trial before it is trained; `twin` is the first that reached something alike."""
+
+    member: Member
+    cost: NetworkCost
+    twin: FrozenTrial | None
 
 
 class _Attempt:
@@ -72,17 +102,39 @@ class _Attempt:
         self.config, self.study, self.device, self.progress = setting
         self.claim, self.lease, self.checkpoint = claim, lease, checkpoint
         self.number = claim.trial
-        self.trial = self._ask(trial_id)
+        self.storage = patient(self.study)
+        with self.storage.together():
+            self.trial = self._ask(trial_id)
+            self.known = self._know() if claim.deaths < MAX_DEATHS else died(claim.deaths)
 
     def _ask(self, trial_id: int) -> Trial:
-        """Return the trial with all its knobs: recorded, given by the study, or drawn."""
+        """Return the trial, running, with all its knobs: recorded, given by the study, or drawn."""
+        from optuna.trial import TrialState
+
+        if self.storage.get_trial(trial_id).state == TrialState.WAITING:
+            self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
         config, number = self.config, self.number
         fixed = given(config, number, self._trials)
+        self.is_given = fixed is not None
         if fixed is not None and fixed.seeds != number:
             self.study._storage.set_trial_user_attr(trial_id, SEEDS_OF, fixed.seeds)
-        sampler = make_sampler(config.sampler, stream_seed(config.seed, number, "sampler"))
-        knobs = distributions(config.space.knobs())
-        return ask(self.study, trial_id, sampler, knobs, fixed.knobs if fixed is not None else {})
+        drawing = Drawing(self.study, trial_id, config, number)
+        if fixed is not None:
+            return drawing.ask(fixed.knobs)
+        return drawing.ask(filtered(drawing, self.device, self.progress.note))
+
+    def _know(self) -> _Known | Exception:
+        """Return the network that the knobs stand for, which is recorded, or why there is none."""
+        try:
+            member = self.config.space.member(self.trial.params)
+            cost, digest = network_cost(member.spec), network_hash(member.spec)
+            self._record_member(member, cost, digest)
+            if self.config.prefilter is not None and PROXIES not in self.trial.user_attrs:
+                seeds = self.trial.user_attrs.get(SEEDS_OF, self.number)
+                self._record(PROXIES, recorded_proxies(self.config, member, seeds, self.device))
+            return _Known(member, cost, twin_of(digest, self.number, self._trials()))
+        except Exception as error:
+            return error
 
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -90,38 +142,68 @@ class _Attempt:
     def run(self) -> None:
         cost: NetworkCost | None = None
         try:
-            if self.claim.deaths >= MAX_DEATHS:
-                self._fail(died(self.claim.deaths), cost)
+            if isinstance(self.known, Failure):
+                self._fail(self.known, cost)
                 return
-            member = self.config.space.member(self.trial.params)
-            cost = network_cost(member.spec)
+            if isinstance(self.known, Exception):
+                raise self.known
+            member, cost, twin = self.known
             self.progress.trial_started(self.number, member)
-            outcome = self._outcome(member, cost)
+            outcome = self._outcome(member, cost, twin)
         except (LeaseLostError, StudyError):
             raise
+        except LimitError as error:
+            self._fail(error.failure, cost)
+            return
         except Exception as error:
             self._fail(failure_of(error), cost)
             _free_memory(self.device)
             return
         self.lease.check()
-        self._record_outcome(outcome)
-        self._tell([outcome.value(name) for name in self.config.objectives])
+        with self.storage.together():
+            self._record_outcome(outcome)
+            self.study.tell(self.trial, [outcome.value(name) for name in self.config.objectives])
         self.progress.trial_ended(self.number, outcome)
 
     # ---- what the network reaches ------------------------------------------------------------------
 
-    def _outcome(self, member: Member, cost: NetworkCost) -> Outcome:
+    def _outcome(self, member: Member, cost: NetworkCost, twin: FrozenTrial | None) -> Outcome:
         """Return what a network reaches: known from its twin, or by training it."""
-        digest = network_hash(member.spec)
-        self._record_member(member, cost, digest)
-        twin = twin_of(digest, self.number, self._trials())
         if twin is not None:
             self._record(TWIN, twin.number)
             if self.config.duplicates == "reuse":
+                self._check_limits(member, cost, twin.user_attrs.get(MEASURED))
                 self._record(SEEDS_OF, twin.user_attrs.get(SEEDS_OF, twin.number))
                 self._record("environment", twin.user_attrs["environment"])
                 return outcome_of(twin, cost)
-        return self._train(member)
+        self._check_limits(member, cost)
+        self.stop = self._stop(cost)
+        return self._train(member)._replace(pruned=self.stop.why)
+
+    def _check_limits(self, member: Member, cost: NetworkCost, known: dict[str, float] | None = None) -> None:
+        """Refuse a network that costs too much on this machine, by what is recorded, known or measured."""
+        limits = self.config.constraints
+        if not limits.bounds():
+            return
+        measured = self.trial.user_attrs.get(MEASURED) or known
+        if measured is None:
+            measured = measure(member.spec, cost, self.config.train, limits, self.device)
+        with self.storage.together():
+            self._record(MEASURED, measured)
+            for name, value in limits.violations(measured).items():
+                self._constrain(name, value)
+        limits.check(measured)
+
+    def _stop(self, cost: NetworkCost) -> Stop:
+        """Return what may prune the trial; one that the study itself asks for is trained to its end."""
+        prunes = self.config.pruner.name != "none" and not self.is_given
+        return Stop(
+            self.config,
+            cost,
+            self._trials()[: self.number] if prunes else [],
+            self.trial.user_attrs.get(PRUNED),
+            lambda why: self._record(PRUNED, why),
+        )
 
     def _train(self, member: Member) -> Outcome:
         try:
@@ -151,6 +233,7 @@ class _Attempt:
     def _on_epoch(self, record: EpochRecord) -> None:
         self.lease.reached(record.epoch)
         self.progress.epoch_ended(self.number, record)
+        self.stop(record)
 
     @contextmanager
     def _warnings_told(self) -> Iterator[None]:
@@ -171,7 +254,7 @@ class _Attempt:
 
     def _record(self, name: str, value: Any) -> None:
         """Set an attribute of the trial, unless an attempt that was cut off has done so."""
-        if self.trial.user_attrs.get(name) != value:
+        if self.storage.get_trial(self.trial._trial_id).user_attrs.get(name) != value:
             self.trial.set_user_attr(name, value)
 
     def _record_member(self, member: Member, cost: NetworkCost, digest: str) -> None:
@@ -189,30 +272,22 @@ class _Attempt:
             self._record("environment", environment(self.device, self.config.train.threads))
         if result.diverged:
             self._record("reason", DIVERGED)
-            self._violate(DIVERGED)
+            self._constrain(DIVERGED, 1.0)
 
     def _fail(self, failure: Failure, cost: NetworkCost | None) -> None:
         self.lease.check()
-        self._record("reason", failure.reason)
-        self._record("error", failure.detail)
-        self._record("environment", environment(self.device, self.config.train.threads))
-        self._violate(FAILED)
-        self._tell(worst_values(self.config, cost, self._trials()))
+        with self.storage.together():
+            self._record("reason", failure.reason)
+            self._record("error", failure.detail)
+            self._record("environment", environment(self.device, self.config.train.threads))
+            if not any(value > 0 for value in self.trial.constraints.values()):
+                self._constrain(FAILED, 1.0)
+            self.study.tell(self.trial, worst_values(self.config, cost, self._trials()))
         self.progress.trial_ended(self.number, str(failure))
 
-    def _violate(self, constraint: str) -> None:
-        if constraint not in self.trial.constraints:  # set already, if the trial was cut off right here
-            self.trial.set_constraint(constraint, 1.0)
-
-    def _tell(self, values: list[float]) -> None:
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        try:
-            self.study.tell(self.trial, values)
-        except (UpdateFinishedTrialError, ValueError):
-            if patient(self.study).get_trial(self.trial._trial_id).state.is_finished():
-                raise LeaseLostError from None
-            raise
+    def _constrain(self, name: str, value: float) -> None:
+        if name not in self.trial.constraints:  # set already, if the trial was cut off right here
+            self.trial.set_constraint(name, value)
 
 
 def _free_memory(device: str) -> None:

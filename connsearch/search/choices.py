@@ -84,6 +84,24 @@ def values(choice: Choice) -> list[Any]:
     return [choice.low, choice.high]
 
 
+def middle(choice: Choice) -> Any:
+    """Return the fixed value, the middle one of several, or the middle of a range, on its grid.
+
+    >>> middle(IntRange(2, 10)), middle(IntRange(2, 10, step=4)), middle(AnyOf((8, 2, 4)))
+    (6, 6, 4)
+    >>> middle(FloatRange(1.0, 2.5)), middle(FloatRange(1.0, 4.0, log=True))
+    (1.75, 2.0)
+    """
+    if isinstance(choice, Fixed):
+        return choice.value
+    if isinstance(choice, AnyOf):
+        return sorted(choice.values)[len(choice.values) // 2]
+    exact = math.sqrt(choice.low * choice.high) if choice.log else (choice.low + choice.high) / 2
+    if isinstance(choice, FloatRange):
+        return exact
+    return choice.low + choice.step * int((exact - choice.low) / choice.step + 0.5)
+
+
 def draw(choice: Choice, rng: random.Random) -> Any:
     """Return one value: uniform, or uniform in the logarithm."""
     if isinstance(choice, Fixed):

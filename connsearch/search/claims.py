@@ -155,12 +155,13 @@ class ClaimLog:
 
     def __init__(self, log: optuna.Study) -> None:
         self._log, self._lock = log, threading.Lock()
-        self._read = 0
+        self._read, self._read_at = 0, 0.0
         self._holders: dict[int, Claim] = {}
 
     def holders(self) -> dict[int, Claim]:
         """Return the latest claim that holds, for each trial that was claimed."""
         with self._lock:
+            self._read_at = time.monotonic()
             entries = self._log.get_trials(deepcopy=False)
             for entry in entries[self._read :]:
                 claim = Claim.from_dict(entry.user_attrs["claim"])
@@ -180,8 +181,10 @@ class ClaimLog:
         )
         return self.holders().get(claim.trial) == claim
 
-    def holds(self, claim: Claim) -> bool:
-        """Return whether no later attempt than this was claimed."""
+    def holds(self, claim: Claim, within: float = 0.0) -> bool:
+        """Return whether no later attempt than this was claimed, as it was so many seconds ago at most."""
+        if time.monotonic() - self._read_at < within:
+            return self._holders.get(claim.trial) == claim
         return self.holders().get(claim.trial) == claim
 
 

@@ -10,17 +10,26 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from connsearch.config import Config, read_toml
+from connsearch.data.paths import beside
 from connsearch.data.registry import DATASETS
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.registry import Ref, ref_field
+from connsearch.search.measured import Limits
+from connsearch.search.prefilter import Prefilter
+from connsearch.search.pruning import PRUNERS, make_pruner
+from connsearch.search.replicates import ReplicatesConfig
 from connsearch.search.samplers import SAMPLERS
 from connsearch.search.space import SearchSpace
+from connsearch.search.tournament import TournamentConfig
+from connsearch.search.warm_start import WarmStart
 from connsearch.train.config import TrainConfig
 
 if TYPE_CHECKING:
     SamplerRef = Ref
+    PrunerRef = Ref
 else:
     SamplerRef = ref_field(SAMPLERS)
+    PrunerRef = ref_field(PRUNERS)
 
 OBJECTIVES = ("val_error", "macs", "params", "inference_bytes", "training_bytes")
 Direction = Literal["minimize", "maximize"]
@@ -37,9 +46,16 @@ class StudyConfig(Config):
         n_trials: How many trials the study has when it is complete.
         seed: All randomness follows from it.
         sampler: Who proposes trials.
+        pruner: Which trials are ended before their last epoch: none, or by a rule.
+        constraints: Greatest milliseconds and bytes of a network, measured before it is trained.
         duplicates: What a trial does whose network an earlier one had, perhaps spelled otherwise:
             "replicate" trains it with seeds of its own, "reuse" takes the earlier result.
         train: How networks are trained.
+        tournament: How `connsearch tournament` compares all pairs of topology and aggregation; of use to
+            no other command until it has named the contestants.
+        replicates: Which trials of another study are repeated; `connsearch replicate` fills it in.
+        warm_start: What the study begins with: presets, designs and results of another study.
+        prefilter: Which zero-cost proxy picks one of several candidates, once it has proved itself.
 
     Raises:
         SpecError: if a value is wrong (the message names its place).
@@ -52,8 +68,14 @@ class StudyConfig(Config):
     n_trials: int = Field(40, ge=1)
     seed: int = Field(0, ge=0)
     sampler: SamplerRef = Ref("tpe")
+    pruner: PrunerRef = Ref("none")
+    constraints: Limits = Limits()
     duplicates: Literal["replicate", "reuse"] = "replicate"
     train: TrainConfig = TrainConfig(dataset=DATASETS.ref("digits"))
+    tournament: TournamentConfig | None = None
+    replicates: ReplicatesConfig | None = None
+    warm_start: WarmStart | None = None
+    prefilter: Prefilter | None = None
 
     @model_validator(mode="after")
     def _known_objectives(self) -> Self:
@@ -64,6 +86,19 @@ class StudyConfig(Config):
                 )
         if not self.objectives:
             raise SpecError("name at least one objective", place="objectives")
+        return self
+
+    @model_validator(mode="after")
+    def _usable_pruner(self) -> Self:
+        if self.pruner.name != "none" and self.objectives.get("val_error") != "minimize":
+            raise SpecError(
+                f"{self.pruner.name!r} compares errors: add val_error = 'minimize' to the objectives, or "
+                "leave the pruner out", place="pruner",
+            )  # fmt: skip
+        try:
+            make_pruner(self.pruner, self.train.epochs)
+        except SpecError as error:
+            raise SpecError(error.detail, place="pruner") from None
         return self
 
     @classmethod
@@ -79,6 +114,8 @@ class StudyConfig(Config):
             SpecError: if the file or its space cannot be read, or describes no valid study.
         """
         data = read_toml(path)
+        if isinstance(data.get("train"), dict) and "dataset" in data["train"]:
+            data["train"]["dataset"] = beside(data["train"]["dataset"], path)
         given = list(overrides)
         for override in given:
             if override.partition("=")[0].strip() == "space":
@@ -90,7 +127,10 @@ class StudyConfig(Config):
         for override in given:
             if override.partition("=")[0].strip() != "space":
                 _override(data, override)
-        return cls.from_dict(data, source=str(path))
+        config = cls.from_dict(data, source=str(path))
+        if config.warm_start is not None:
+            config.warm_start.beside(path)
+        return config
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -102,6 +142,8 @@ class StudyConfig(Config):
     def identity(self) -> dict[str, Any]:
         """Return what must agree for two runs to belong to one study, by dotted key."""
         data = self.model_dump(mode="json", by_alias=True, exclude={"question", "n_trials"})
+        data["tournament"] = self.tournament.identity() if self.tournament is not None else None
+        data["warm_start"] = self.warm_start.identity() if self.warm_start is not None else None
         order = ", ".join(self.objectives)  # a trial's values are recorded in this order
         return {**dict(_flat(data, "")), "objectives": order}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from connsearch.cost import NetworkCost
 from connsearch.errors import ConnsearchError, DataError, StudyError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DIVERGED, FAILED = "diverged", "failed"
 """Names of the constraints that a trial violates which diverged, or failed."""
+PRUNED = "pruned"
+"""The attribute of a trial that was ended before its last epoch, with the reason."""
 MAX_DEATHS = 3
 _TRACE_LINES = 40
 
@@ -95,14 +97,15 @@ def _worst(
 
 
 def failed(trial: FrozenTrial) -> bool:
-    """Return whether a finished trial failed: recorded as such, or told as the worst with the constraint."""
-    return trial.state.name == "FAIL" or FAILED in trial.constraints
+    """Return whether a finished trial failed: recorded as such, or told as the worst with the constraint.
+
+    What violates a limit of the study (`connsearch.search.measured`) was not trained, and counts too.
+    """
+    violated = {name for name, value in trial.constraints.items() if value > 0}
+    return trial.state.name == "FAIL" or bool(violated - {DIVERGED})
 
 
 def reached(trial: FrozenTrial) -> bool:
-    """Return whether a trial ended with a network that can be ranked: it neither failed nor diverged."""
-    return trial.state.name == "COMPLETE" and not _marked(trial.constraints)
-
-
-def _marked(constraints: Mapping[str, Any]) -> bool:
-    return FAILED in constraints or DIVERGED in constraints
+    """Return whether a trial's network can be ranked: it neither failed nor diverged, nor was it pruned."""
+    whole = trial.state.name == "COMPLETE" and PRUNED not in trial.user_attrs
+    return whole and all(value <= 0 for value in trial.constraints.values())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from connsearch.search.warm_start import given_knobs
+
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
@@ -31,4 +33,9 @@ def given(config: StudyConfig, number: int, trials: Callable[[], Sequence[Frozen
         number: The trial's number.
         trials: Returns the trials that there are; called only where what is given depends on them.
     """
-    return None
+    if config.tournament is not None and config.tournament.contestants:
+        return config.tournament.given(config.space, number)
+    if config.replicates is not None:
+        return config.replicates.given(number, trials())
+    knobs = given_knobs(config, number)
+    return Given(knobs, number) if knobs is not None else None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,15 @@ class Journal(JournalFileBackend):
         super().__init__(str(path))
         self._path, self._writers = path, KernelLock(lock)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep all others from writing until the context is left; this thread may write."""
+        self._writers.acquire()
+        try:
+            yield
+        finally:
+            self._writers.release()
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append a line for each entry: all of them, on the disk, or none.
 
@@ -58,11 +69,8 @@ class Journal(JournalFileBackend):
         """
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         try:
-            self._writers.acquire()
-            try:
+            with self.alone():
                 _append(self._path, lines)
-            finally:
-                self._writers.release()
         except OSError as error:
             raise StudyError(
                 f"{self._path}: cannot be written: {error.strerror or error}; what was finished is in it: "

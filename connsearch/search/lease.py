@@ -21,6 +21,10 @@ class LeaseLostError(Exception):
     """Another worker has taken the trial over, or finished it."""
 
 
+class MisplacedError(LeaseLostError):
+    """The trial has another number than the one that was claimed, or another worker's knobs: look again."""
+
+
 class Lease:
     """Keeps a claim alive while its context is open; left with an exception, it gives the claim back.
 

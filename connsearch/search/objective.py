@@ -6,11 +6,13 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from connsearch.cost import NetworkCost, network_cost
 from connsearch.search.memory import OutOfMemoryError, check_memory
+from connsearch.search.pruning import Pruned
 from connsearch.search.seeds import stream_seed
 from connsearch.spec.network import NetworkSpec
 from connsearch.train.config import TrainConfig
@@ -21,10 +23,11 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Outcome(NamedTuple):
-    """What a trial reached: the exact cost and how training went."""
+    """What a trial reached: the exact cost, how training went, and why it was pruned, if it was."""
 
     cost: NetworkCost
     training: TrainResult
+    pruned: Pruned | None = None
 
     def value(self, objective: str) -> float:
         """Return the value of an objective; of a network that diverged, `val_error` is 1."""
@@ -51,7 +54,7 @@ def evaluate_network(
         study_seed: Together with the trial's number it gives the seeds of weights and batches.
         trial: The trial's number.
         device: Where to train, such as "cpu" or "cuda".
-        on_epoch: Called after each epoch.
+        on_epoch: Called after each epoch; as `connsearch.train.train` takes it.
         checkpoint: As `connsearch.train.train` takes it.
 
     Raises:
@@ -100,8 +103,13 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "kind": device.partition(":")[0],
         "threads": threads or torch.get_num_threads(),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("connsearch", "torch", "optuna", "numpy")},
+        **_versions(),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("connsearch", "torch", "optuna", "numpy")}
 
 
 def training_device(asked: str | None = None) -> str:

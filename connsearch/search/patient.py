@@ -3,6 +3,9 @@
 A call whose answer was lost may have been done. Attributes and parameters can be written twice; a trial
 is looked for by its attributes before it is created again; a trial that is finished with the values that
 were to be told is told.
+
+A thread may have a trial of its own: what it has read of it is not read again, and what it writes of it in
+a block is written together.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution
@@ -20,6 +24,9 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from connsearch.errors import StudyError
+from connsearch.search.bulk import Writes, write
+from connsearch.search.lease import LeaseLostError
+from connsearch.search.own import Own, among, copied
 from connsearch.text import duration
 
 T = TypeVar("T")
@@ -43,6 +50,7 @@ class PatientStorage(BaseStorage):
         self._inner, self._label = inner, label
         self._state = threading.Lock()
         self._away_since: float | None = None
+        self._thread = threading.local()
         self.outages = 0
         self.patience = 0.0
         self.say: Callable[[str], None] = lambda text: None
@@ -88,6 +96,70 @@ class PatientStorage(BaseStorage):
             since, self._away_since = self._away_since, None
         if since is not None:
             self.say(f"{self._label} is back after {duration(time.monotonic() - since)}")
+
+    # ---- a trial of a thread's own -----------------------------------------------------------------
+
+    @contextmanager
+    def own(self, study_id: int, trial_id: int) -> Iterator[FrozenTrial]:
+        """Let this thread be the one that writes to a trial, which is read now, and not again."""
+        trials = self.get_all_trials(study_id, deepcopy=False)
+        trial = next(trial for trial in trials if trial._trial_id == trial_id)
+        self._thread.own = Own(copied(trial), {study_id: trials})
+        try:
+            yield trial
+        finally:
+            self._thread.own = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what this thread writes of its own trial at the end, all of it or nothing.
+
+        Until then the trials of a study are those that were there when they were read first. An error of
+        the trial's undoes nothing that was written before it; where the storage fails, the trial is lost, or
+        the thread is interrupted, nothing is written.
+
+        Raises:
+            UpdateFinishedTrialError, NotWaitingError: at the end, as `connsearch.search.bulk.write`.
+            StudyError: if the storage cannot be written.
+        """
+        own = self._thread.own
+        if own.writes is not None:  # a block in a block
+            yield
+            return
+        own.writes = Writes()
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, StudyError | LeaseLostError):
+                self._write(own)
+            raise
+        else:
+            self._write(own)
+        finally:
+            own.writes = None
+            own.trials.clear()
+
+    def _write(self, own: Own) -> None:
+        writes = own.writes
+        if not writes:
+            return
+
+        def send(again: bool) -> None:
+            try:
+                write(self._inner, own.trial._trial_id, writes)
+            except UpdateFinishedTrialError:
+                if not (again and writes.states and self._is_told(own.trial._trial_id, *writes.states[-1])):
+                    raise
+
+        self._try(send)
+
+    def _is_told(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> bool:
+        trial = self._inner.get_trial(trial_id)
+        return trial.state == state and list(trial.values or ()) == list(values or ())
+
+    def _owned(self, trial_id: int) -> Own | None:
+        own: Own | None = getattr(self._thread, "own", None)
+        return own if own is not None and own.trial._trial_id == trial_id else None
 
     # ---- studies -----------------------------------------------------------------------------------
 
@@ -152,6 +224,9 @@ class PatientStorage(BaseStorage):
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
         """See `BaseStorage`."""
+        own = self._owned(trial_id)
+        if own is not None and own.param(param_name, param_value_internal, distribution):
+            return
         self._try(
             lambda again: self._inner.set_trial_param(
                 trial_id, param_name, param_value_internal, distribution
@@ -168,13 +243,15 @@ class PatientStorage(BaseStorage):
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         """See `BaseStorage`."""
+        own = self._owned(trial_id)
+        if own is not None and own.state_values(state, values):
+            return True
 
         def tell(again: bool) -> bool:
             try:
                 return self._inner.set_trial_state_values(trial_id, state, values)
             except UpdateFinishedTrialError:
-                trial = self._inner.get_trial(trial_id)
-                if again and trial.state == state and list(trial.values or ()) == list(values or ()):
+                if again and self._is_told(trial_id, state, values):
                     return True
                 raise
 
@@ -186,21 +263,35 @@ class PatientStorage(BaseStorage):
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See `BaseStorage`."""
+        own = self._owned(trial_id)
+        if own is not None and own.user_attr(key, value):
+            return
         self._try(lambda again: self._inner.set_trial_user_attr(trial_id, key, value))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See `BaseStorage`."""
+        own = self._owned(trial_id)
+        if own is not None and own.system_attr(key, value):
+            return
         self._try(lambda again: self._inner.set_trial_system_attr(trial_id, key, value))
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """See `BaseStorage`."""
+        own = self._owned(trial_id)
+        if own is not None:
+            return copied(own.trial)
         return self._try(lambda again: self._inner.get_trial(trial_id))
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """See `BaseStorage`."""
-        return self._try(lambda again: self._inner.get_all_trials(study_id, deepcopy, states))
+        own: Own | None = getattr(self._thread, "own", None)
+        if own is None or own.writes is None or deepcopy:
+            return self._try(lambda again: self._inner.get_all_trials(study_id, deepcopy, states))
+        if study_id not in own.trials:
+            own.trials[study_id] = self._try(lambda again: self._inner.get_all_trials(study_id, False))
+        return among(own.trials[study_id], states)
 
     def remove_session(self) -> None:
         """See `BaseStorage`."""

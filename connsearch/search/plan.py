@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from connsearch.cost import network_cost
@@ -12,10 +13,13 @@ from connsearch.search.config import StudyConfig
 from connsearch.search.databases import check
 from connsearch.search.memory import free_bytes
 from connsearch.search.objective import enough_memory, training_device
+from connsearch.search.prefilter import plan_line
 from connsearch.search.samplers import make_sampler
 from connsearch.search.space import Member
 from connsearch.search.storage import check_free, check_writable, exists, find
 from connsearch.search.study import check_data, check_same, open_if_there
+from connsearch.search.transfer import kept_from, with_earlier
+from connsearch.search.warm_start import start_lines
 from connsearch.text import duration, si
 
 N_SAMPLED = 100
@@ -39,6 +43,7 @@ def plan_text(
     check_data(config)
     make_sampler(config.sampler, 0)
     kept = _storage_lines(directory, storage, config)
+    start = _start_lines(directory, storage, config)
     rng = random.Random(config.seed)
     members = sorted((space.draw(rng) for _ in range(N_SAMPLED)), key=lambda m: network_cost(m.spec).macs)
     within = sum(member.meets_budget for member in members)
@@ -61,6 +66,7 @@ def plan_text(
             f"activations up to {si(memory)}B",
             f"time       about {duration(seconds)} a trial, {duration(seconds * config.n_trials)} for "
             f"{config.n_trials} trials with sampler {config.sampler.label}",
+            *start,
             *kept,
             f"workers    {_workers(memory)}",
         ]
@@ -71,13 +77,13 @@ def _seconds_per_trial(config: StudyConfig, members: list[Member], device: str) 
     """Return the seconds that an average trial will take, from short trainings of three members."""
     import torch
 
-    from connsearch.data import Dataset, Split, load_dataset
+    from connsearch.data import load_dataset
     from connsearch.nn import build
     from connsearch.train import train
 
     data = load_dataset(config.train.dataset)
-    few = Split(data.train.images[:TIMED_IMAGES], data.train.labels[:TIMED_IMAGES])
-    short = Dataset(data.name, data.class_names, few, few, few, data.augment, data.mean, data.std)
+    few = data.train.first(TIMED_IMAGES)
+    short = replace(data, train=few, val=few, test=few)
     once = config.train.model_copy(update={"epochs": 1, "warmup_epochs": 0.0})
     times = []
     for member in (members[len(members) * k // 6] for k in (1, 3, 5)):
@@ -104,6 +110,14 @@ def _storage_lines(directory: Path, storage: str | None, config: StudyConfig) ->
         return [f"storage    {directory}, new; {what}"]
     check_same(directory, study.config, config)
     return [f"storage    {directory}, goes on after {study.status().finished} finished trials; {what}"]
+
+
+def _start_lines(directory: Path, storage: str | None, config: StudyConfig) -> list[str]:
+    """Return what the study begins with, and how candidates would be filtered; nothing for most studies."""
+    study = open_if_there(find(directory, storage))
+    known = with_earlier(config) if study is None else kept_from(study.config, config)
+    lines = [f"start      {line}" for line in start_lines(known)]
+    return lines if config.prefilter is None else [*lines, f"filter     {plan_line(config.prefilter)}"]
 
 
 def _workers(activations: int) -> str:

@@ -69,13 +69,15 @@ class ConsoleProgress:
             line = f"trial {number}: failed: {outcome}"
         else:
             error = outcome.training.val_error
-            if not outcome.training.diverged and (self.best is None or error < self.best[0]):
+            ended_well = not outcome.training.diverged and outcome.pruned is None
+            if ended_well and (self.best is None or error < self.best[0]):
                 self.best = (error, number)
-            diverged = ", diverged" if outcome.training.diverged else ""
+            end = ", diverged" if outcome.training.diverged else ""
+            end = f", {outcome.pruned}" if outcome.pruned is not None else end
             what = _what(member) if member is not None else ""
             line = (
                 f"trial {number}: error {human('val_error', error)}, {human('macs', outcome.cost.macs)}MACs, "
-                f"{what}, {outcome.training.seconds:.1f} s{diverged}"
+                f"{what}, {outcome.training.seconds:.1f} s{end}"
             )
         parts = [line] if self._live is not None else [line, *self._standing()]
         self.console.print(Text(f"[{self.done}/{self.total}] {' · '.join(parts)}"), soft_wrap=True)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from connsearch.errors import StudyError
-from connsearch.search.failures import DIVERGED, FAILED
+from connsearch.search.failures import DIVERGED, PRUNED, failed
 from connsearch.search.objective import environment, evaluate_network, training_device
 from connsearch.search.seeds import SEEDS_OF
 from connsearch.search.study import Study
 from connsearch.spec.network import NetworkSpec
-from connsearch.train.result import EpochRecord
+from connsearch.train.result import EpochRecord, StopTraining
 
 TIMES = ("seconds",)
 """What of an epoch is measured, and differs every time."""
@@ -65,14 +66,18 @@ def retrain_exactly(
     *,
     device: str | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Repetition:
     """Train a finished trial again, with its own network and seeds, and compare.
+
+    A trial that was pruned is trained, and compared, up to the epoch where it was.
 
     Args:
         study: The study.
         number: The trial's number.
         device: Where to train; by default the kind of device that the record names.
         on_epoch: Called after each epoch.
+        checkpoint: As `connsearch.train.train` takes it; holds the weights in the end.
 
     Raises:
         StudyError: if there is no such trial, or it has no curve.
@@ -88,7 +93,8 @@ def retrain_exactly(
         study_seed=study.config.seed,
         trial=attrs.get(SEEDS_OF, number),
         device=device,
-        on_epoch=on_epoch,
+        on_epoch=_until(attrs.get(PRUNED, {}).get("epoch"), on_epoch),
+        checkpoint=checkpoint,
     )
     curve = [record.to_dict() for record in outcome.training.curve]
     difference = _difference(attrs["curve"], curve)
@@ -103,12 +109,24 @@ def retrain_exactly(
     )
 
 
+def _until(last: int | None, on_epoch: Callable[[EpochRecord], None] | None) -> Callable[[EpochRecord], None]:
+    """Return what is called after each epoch: tells the caller, and ends the training after the last one."""
+
+    def told(record: EpochRecord) -> None:
+        if on_epoch is not None:
+            on_epoch(record)
+        if record.epoch == last:
+            raise StopTraining
+
+    return told
+
+
 def _record(study: Study, number: int) -> dict[str, Any]:
     trials = study.trials()
     if not 0 <= number < len(trials):
         raise StudyError(f"{study.directory}: no trial {number}: it has {len(trials)}, counted from 0")
     trial = trials[number]
-    if FAILED in trial.constraints or trial.state.name == "FAIL":
+    if failed(trial):
         reason = trial.user_attrs.get("reason", "no reason is recorded")
         raise StudyError(f"{study.directory}: trial {number} failed ({reason}): there is no curve to compare")
     if "curve" not in trial.user_attrs or not trial.state.is_finished():

@@ -13,7 +13,7 @@ from connsearch.search import storage
 from connsearch.search.attempt import Setting, attempt
 from connsearch.search.claims import LEASE, Claim, ClaimLog, Timing, Watch, Worker, next_claim
 from connsearch.search.hooks import Progress
-from connsearch.search.lease import Lease, LeaseLostError, first_sign
+from connsearch.search.lease import Lease, LeaseLostError, MisplacedError, first_sign
 from connsearch.search.patient import patient
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ class _Runner:
         try:
             with Lease(self.storage, trial_id, claim, self.log, self.task.timing.beat) as lease:
                 attempt(self.setting, claim, trial_id, lease, self._checkpoint(claim.trial))
+        except MisplacedError:
+            return self.log.holds(claim) and self._run_claimed(claim, self.study.get_trials(deepcopy=False))
         except LeaseLostError:
             self.progress.note(f"trial {claim.trial}: another worker has taken it over")
             self.progress.trial_dropped(claim.trial)
@@ -108,21 +110,25 @@ class _Runner:
         return True
 
     def _begin(self, claim: Claim, trials: Sequence[FrozenTrial]) -> int | None:
-        """Return the key of the trial, running under this claim, made if need be; None if it is finished."""
+        """Return the key of the trial under this claim, made if need be; None if it is finished or lost.
+
+        A trial that is made waits until its knobs are recorded. One that is made when somebody else has made
+        another meanwhile gets a later number: it waits for whoever claims that number, or for ever.
+        """
         from optuna.trial import TrialState, create_trial
 
         if claim.attempt > 1:  # it may have come meanwhile
             trials = self.study.get_trials(deepcopy=False)
         sign = first_sign(claim)
         if claim.trial == len(trials):
-            running = create_trial(state=TrialState.RUNNING, user_attrs={LEASE: sign})
-            return self.storage.create_new_trial(self.study._study_id, running)
+            if not self.log.holds(claim, within=self.task.timing.expiry / 2):
+                return None
+            waiting = create_trial(state=TrialState.WAITING, user_attrs={LEASE: sign})
+            return self.storage.create_new_trial(self.study._study_id, waiting)
         trial = self.storage.get_trial(trials[claim.trial]._trial_id)
         if trial.state.is_finished():
             return None
         self.storage.set_trial_user_attr(trial._trial_id, LEASE, sign)
-        if trial.state == TrialState.WAITING:
-            self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
         return trial._trial_id
 
     def _tidy(self, trials: Sequence[FrozenTrial]) -> None:
@@ -132,7 +138,8 @@ class _Runner:
             for file in self.checkpoints.iterdir():
                 if file.name.removeprefix(".").partition(".")[0] in finished:  # or what a kill left of one
                     file.unlink(missing_ok=True)
-        if len(finished) == len(trials):
+        claimed = self.log.holders()
+        if all(trial.state.is_finished() or trial.number not in claimed for trial in trials):
             with suppress(OSError):  # not there, or somebody's files are in it
                 self.checkpoints.rmdir()
 

@@ -15,10 +15,13 @@ SEEDS_OF = "seeds_of"
 _STREAMS = {"sampler": 0, "init": 1, "train": 2}
 
 
-def stream_seed(study_seed: int, trial: int, stream: Literal["sampler", "init", "train"]) -> int:
-    """Return the 32-bit seed of one stream of one trial.
+def stream_seed(
+    study_seed: int, trial: int, stream: Literal["sampler", "init", "train"], candidate: int = 0
+) -> int:
+    """Return the 32-bit seed of one stream of one trial, or of one of several candidates for it.
 
     >>> stream_seed(0, 7, "train") == stream_seed(0, 7, "train") != stream_seed(0, 8, "train")
     True
     """
-    return int(np.random.SeedSequence([study_seed, trial, _STREAMS[stream]]).generate_state(1)[0])
+    entropy = [study_seed, trial, _STREAMS[stream], *([candidate] if candidate else [])]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from connsearch.errors import StudyError
 from connsearch.files import write_whole
 from connsearch.search.config import StudyConfig
+from connsearch.search.transfer import for_people
 
 if TYPE_CHECKING:
     import optuna
@@ -163,7 +164,7 @@ def create(place: Place, config: StudyConfig) -> None:
             elif not exists(path):
                 _create_journal(path, config)
             if not os.path.lexists(path / COPY):
-                write_whole(path / COPY, config.to_toml().encode())
+                write_whole(path / COPY, for_people(config).to_toml().encode())
     except OSError as error:
         raise StudyError(_unwritable(path, error.strerror)) from None
 

@@ -22,10 +22,14 @@ from connsearch.search.records import Status, front_frame, reference_point, stat
 from connsearch.search.samplers import make_sampler
 from connsearch.search.space import SearchSpace
 from connsearch.search.storage import Place
+from connsearch.search.tables import curves_table, trials_table
+from connsearch.search.transfer import kept_from, with_earlier
+from connsearch.search.warm_start import check_start
 from connsearch.train.config import TrainConfig
 
 if TYPE_CHECKING:
     import optuna
+    import pandas as pd
     from optuna.trial import FrozenTrial
 
 
@@ -93,10 +97,13 @@ class Study:
             config.space.check()
             check_data(config)
             make_sampler(config.sampler, 0)
+            if not storages.is_there(place):
+                config = with_earlier(config)
+                check_start(config)
             storages.create(place, config)
         opened = cls(place, *storages.load(place))
         check_same(place.directory, opened.config, config)
-        opened.config = config
+        opened.config = kept_from(opened.config, config)
         return opened
 
     @classmethod
@@ -176,10 +183,18 @@ class Study:
             frame, tuple(objectives), tuple(objectives.values()), reference_point(self.config)
         )
 
+    def trials_frame(self) -> pd.DataFrame:
+        """Return a row for each trial with all that is recorded; columns as `tables.trials_table` says."""
+        return trials_table(self.trials(), tuple(self.config.objectives))
+
+    def curves_frame(self) -> pd.DataFrame:
+        """Return a row for each epoch of each trial that ended: rate, losses, errors, seconds."""
+        return curves_table(self.trials())
+
     def status(self) -> Status:
-        """Return how many trials are in which state, the best one and the rate."""
+        """Return how many trials are in which state, the best one, the rate, who is alive."""
         asked = self._study.user_attrs.get("n_trials", self.config.n_trials)
-        return status_of(self.trials(), asked, self.config.objectives)
+        return status_of(self.trials(), asked, self.config.objectives, reference_point(self.config))
 
 
 def open_if_there(place: Place) -> Study | None:

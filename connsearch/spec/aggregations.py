@@ -211,15 +211,21 @@ class Depthwise(Aggregation):
 
     form = normalized: x[c] = sum_i (g[i, c] BN_i(h_i)[c] + b[i, c]), with 2 n C parameters; the authors'
     code, and what their published figures come from. form = paper: x[c] = sum_i w[i, c] h_i[c] + b[c],
-    with (n + 1) C parameters; equation 1 of arXiv 1611.05552.
+    with (n + 1) C parameters; equation 1 of arXiv 1611.05552. single = true: a single source is weighted
+    too, as where the others were pruned.
     """
 
     form: str = "normalized"
+    single: bool = False
 
     def __post_init__(self) -> None:
         if self.form not in ("normalized", "paper"):
             known = did_you_mean(self.form, ("normalized", "paper"))
             raise SpecError(f"aggregation 'depthwise': unknown form {self.form!r}. {known}")
+
+    def applies(self, n: int) -> bool:
+        """Return whether there are several sources, or a single one is to be weighted."""
+        return n > 1 or (n == 1 and self.single)
 
     def node(self, n: int, channels: int, pixels: int) -> Owned:
         """The paper's form has one bias for each channel."""

@@ -7,24 +7,37 @@ from typing import TYPE_CHECKING
 from connsearch._lazy import lazy
 from connsearch.train.checkpoint import CheckpointError, CheckpointWarning
 from connsearch.train.config import TrainConfig
-from connsearch.train.result import EpochRecord, TrainResult
+from connsearch.train.result import EpochRecord, StopTraining, TrainResult
 from connsearch.train.schedule import learning_rate
 
 if TYPE_CHECKING:
     from connsearch.train.evaluation import evaluate
     from connsearch.train.loop import train
+    from connsearch.train.pruning import prune
+    from connsearch.train.trained import Trained, load_trained, save_trained
 
 __all__ = [
     "CheckpointError",
     "CheckpointWarning",
     "EpochRecord",
+    "StopTraining",
     "TrainConfig",
     "TrainResult",
+    "Trained",
     "evaluate",
     "learning_rate",
+    "load_trained",
+    "prune",
+    "save_trained",
     "train",
 ]
 
 __getattr__, __dir__ = lazy(
-    __name__, {"evaluate": "connsearch.train.evaluation", "train": "connsearch.train.loop"}
+    __name__,
+    {
+        "evaluate": "connsearch.train.evaluation",
+        "train": "connsearch.train.loop",
+        "prune": "connsearch.train.pruning",
+        **dict.fromkeys(["Trained", "load_trained", "save_trained"], "connsearch.train.trained"),
+    },
 )

@@ -177,6 +177,19 @@ class Checkpoint:
             )
 
 
+def header_of(content: bytes) -> dict[str, Any] | None:
+    """Return the metadata of a checkpoint, whatever training it is of; None if a file is something else.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    if not _is_ours(content) or not any(content) or _says_otherwise(content):
+        return None
+    if content[DIGEST] != _digest(content):
+        raise ValueError(f"its {len(content)} bytes do not match its checksum")
+    return _header(content)
+
+
 def _digest(content: bytes) -> bytes:
     """Return the checksum, over all bytes but its own."""
     whole = memoryview(content)
@@ -190,6 +203,15 @@ def _header(content: bytes) -> dict[str, Any]:
     length = int.from_bytes(content[:LENGTH_BYTES], "little")
     header = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length])
     return dict(json.loads(header["__metadata__"][MARK]))
+
+
+def _says_otherwise(content: bytes) -> bool:
+    """Return whether a file can be read and has other metadata, which may begin alike."""
+    length = int.from_bytes(content[:LENGTH_BYTES], "little")
+    try:
+        return MARK not in json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length])["__metadata__"]
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _is_ours(content: bytes) -> bool:

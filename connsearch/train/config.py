@@ -40,7 +40,11 @@ class TrainConfig(Config):
         label_smoothing: Share of the target spread evenly over all classes.
         head_weight: Weight of the loss of each further head, for networks that supervise earlier layers.
         grad_clip: Largest norm of the whole gradient; 0 for no limit.
-        augment: Whether to make the random changes that the data set allows.
+        augment: Whether to make the random changes that the data set allows (mirroring, shifting).
+        cutout: Side in pixels of a square that is blanked, set to the mean, somewhere in each image; 0 for
+            none. The middle of the square lies in the image, a part of it may not.
+        mixup: Each image and its label are mixed with another's, the share drawn from Beta(mixup, mixup);
+            0 for not at all. Usual: 0.1 to 1. The training error then counts the label with the most.
         amp: Whether to train in bfloat16 with channels-last maps where that pays: on CUDA. On a CPU
             it changes nothing. Evaluation is in float32 always.
         pipeline: How networks are compiled: "fused", "default", or "none", as they are defined. It makes
@@ -69,6 +73,8 @@ class TrainConfig(Config):
     head_weight: float = Field(0.3, ge=0)
     grad_clip: float = Field(0.0, ge=0)
     augment: bool = True
+    cutout: int = Field(0, ge=0)
+    mixup: float = Field(0.0, ge=0)
     amp: bool = True
     pipeline: Literal["none", "default", "fused"] = "none"
     threads: int = Field(1, ge=0)

@@ -19,13 +19,13 @@ def evaluate(
     """Return (loss, error): mean cross entropy in nats, and the wrongly classified share in [0, 1].
 
     In evaluation mode and float32; each submodule gets its mode back. Model and split are moved to
-    the device.
+    the device, a split that would fill it batch by batch.
 
     Raises:
         TrainError: if the model does not return one number per image and class.
     """
     model.to(device)
-    split = split.to(device)
+    split = split.near(device)
     n_classes = int(split.labels.max()) + 1  # at least; a split need not show them all
     loss = torch.zeros((), dtype=torch.float64, device=device)
     wrong = torch.zeros((), dtype=torch.int64, device=device)
@@ -33,7 +33,8 @@ def evaluate(
         model.eval()
         parts = (torch.split(x, batch_size) for x in (split.images, split.labels))
         for images_BCHW, labels_B in zip(*parts, strict=True):
-            logits_BK = model(images_BCHW)
+            images_BCHW, labels_B = images_BCHW.to(device), labels_B.to(device)
+            logits_BK = model(split.inputs(images_BCHW))
             check_logits(logits_BK, len(labels_B), n_classes)
             loss += F.cross_entropy(logits_BK, labels_B, reduction="sum")
             wrong += (logits_BK.argmax(1) != labels_B).sum()

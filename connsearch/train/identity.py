@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from connsearch import __version__
-from connsearch.data.dataset import Dataset
+from connsearch.data.dataset import Dataset, Split
 from connsearch.nn import CompiledNetwork, Network
 from connsearch.train.config import TrainConfig
 from connsearch.train.state import model_tensors
@@ -44,19 +45,32 @@ def identity(
 def _data(dataset: Dataset) -> dict[str, Any]:
     """Everything that training reads of a data set, its test split thus left out."""
     splits = (dataset.train, dataset.val)
-    digest = hashlib.sha256()
-    for tensor in (*(s.images for s in splits), *(s.labels for s in splits)):
-        digest.update(tensor.detach().cpu().reshape(-1).numpy().data)
-    return {
+    described = {
         "name": dataset.name,
         "train": list(dataset.train.images.shape),
         "val": list(dataset.val.images.shape),
         "n_classes": dataset.n_classes,
         "flip": dataset.augment.flip,
         "shift": dataset.augment.shift,
-        "black": dataset.train.images.new_tensor(dataset.black).tolist(),  # as exact as training reads it
-        "sha256": digest.hexdigest(),
+        "black": torch.tensor(dataset.black).tolist(),  # as exact as training reads it
+        "sha256": _digest(splits),
     }
+    if dataset.train.raw:
+        described["scale"] = [list(dataset.train.mean), list(dataset.train.std)]
+    if dataset.train.dense:
+        described["void"] = dataset.void
+    return described
+
+
+def _digest(splits: Sequence[Split]) -> str:
+    """Return a hash of images and labels; where splits know theirs, of these, as images may be many."""
+    digest = hashlib.sha256()
+    if all(split.digest for split in splits):
+        digest.update(" ".join(split.digest for split in splits).encode())
+        return digest.hexdigest()
+    for tensor in (*(s.images for s in splits), *(s.labels for s in splits)):
+        digest.update(tensor.detach().cpu().reshape(-1).numpy().data)
+    return digest.hexdigest()
 
 
 def _model(model: nn.Module) -> dict[str, Any]:

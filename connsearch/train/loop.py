@@ -24,13 +24,13 @@ from torch.nn import functional as F  # noqa: N812  # its usual name
 from connsearch.data.dataset import Dataset
 from connsearch.errors import TrainError
 from connsearch.nn import CompiledNetwork, Network
-from connsearch.train.batches import Batches
+from connsearch.train.batches import Batches, hard_labels
 from connsearch.train.checkpoint import Checkpoint
 from connsearch.train.config import TrainConfig
 from connsearch.train.evaluation import check_logits, evaluate, restored_modes
 from connsearch.train.identity import identity
 from connsearch.train.optim import make_optimizer
-from connsearch.train.result import EpochRecord, TrainResult
+from connsearch.train.result import EpochRecord, StopTraining, TrainResult
 from connsearch.train.schedule import learning_rate
 from connsearch.train.state import capture, restore
 from connsearch.train.surroundings import (
@@ -47,6 +47,14 @@ STEPS_BETWEEN_CHECKS = {"cpu": 1}
 
 class _DivergenceError(Exception):
     """A loss was not finite."""
+
+
+class _StoppedError(Exception):
+    """The caller wants no more epochs than so many."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(epoch)
+        self.epoch = epoch
 
 
 def train(
@@ -78,9 +86,10 @@ def train(
         config: How.
         seed: 0 or more.
         device: "cpu", "cuda", "cuda:1", ...
-        on_epoch: Called after each finished epoch, when the checkpoint holds it. What it raises ends the
-            training; random numbers that it draws change nothing. A training that goes on calls it first
-            for the epochs that the checkpoint holds, so it sees the whole curve every time.
+        on_epoch: Called after each finished epoch, when the checkpoint holds it. `StopTraining` ends the
+            training there, with a result; what else it raises ends it without one. Random numbers that it
+            draws change nothing. A training that goes on calls it first for the epochs that the checkpoint
+            holds, so it sees the whole curve every time.
         checkpoint: A file, in the format safetensors, to which the state is written after each epoch, and
             from which training goes on if it is there. A damaged one, and one that cannot be written
             because the disk is full, is a `CheckpointWarning`, and training starts over or goes on without.
@@ -113,6 +122,34 @@ def train(
         return run.result(Checkpoint(checkpoint, which), on_epoch)
 
 
+def training_step(
+    model: nn.Module, dataset: Dataset, config: TrainConfig, *, device: str = "cpu"
+) -> Callable[[], None]:
+    """Return a function that trains a model for one step as `train` does, on the same batch every time.
+
+    For measuring: nothing is evaluated, and the learning rate stays that of the first step.
+
+    Args:
+        model: As `train` takes it.
+        dataset: Where the batch is from.
+        config: How.
+        device: Where.
+
+    Raises:
+        TrainError: if the device is not there, or there is nothing to train.
+    """
+    run = _Run(model, dataset, config, torch_device(device), seeds=(0, 0))
+    images_BCHW, labels_B = next(iter(run.batches.epoch()))
+
+    def step() -> None:
+        run.step = 0
+        run.model.train()
+        _, loss = run._forward(images_BCHW, labels_B)
+        run._update(loss)
+
+    return step
+
+
 class _Run:
     """A training under way: everything that lives longer than an epoch."""
 
@@ -130,9 +167,15 @@ class _Run:
         if self.amp:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
         self.n_classes = dataset.n_classes
-        self.val = dataset.val.to(device)
+        self.val = dataset.val.near(device)
         self.batches = Batches(
-            dataset, batch_size=config.batch_size, augment=config.augment, device=device, seeds=seeds
+            dataset,
+            batch_size=config.batch_size,
+            augment=config.augment,
+            device=device,
+            seeds=seeds,
+            cutout=config.cutout,
+            mixup=config.mixup,
         )
         self.optimizer = make_optimizer(model, config, device)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -152,9 +195,9 @@ class _Run:
         """Train from the start, or from what the checkpoint holds, to the end."""
         if checkpoint is not None:
             self._resume(checkpoint)
-        for record in self.curve:
-            self._tell(record, on_epoch)
         try:
+            for record in self.curve:
+                self._tell(record, on_epoch)
             while len(self.curve) < self.config.epochs:
                 self.curve.append(self.epoch(len(self.curve) + 1))
                 if checkpoint is not None:
@@ -162,12 +205,17 @@ class _Run:
                 self._tell(self.curve[-1], on_epoch)
         except _DivergenceError:
             return TrainResult(tuple(self.curve), diverged=True, seconds=self.seconds)
+        except _StoppedError as stopped:
+            self.curve = self.curve[: stopped.epoch]
         return TrainResult(tuple(self.curve), diverged=False, seconds=self.seconds)
 
     def _tell(self, record: EpochRecord, on_epoch: Callable[[EpochRecord], None] | None) -> None:
         if on_epoch is not None:
             with kept_random_state(self.device):
-                on_epoch(record)
+                try:
+                    on_epoch(record)
+                except StopTraining:
+                    raise _StoppedError(record.epoch) from None
 
     def _save(self, checkpoint: Checkpoint) -> None:
         curve = [record.to_dict() for record in self.curve]
@@ -207,10 +255,10 @@ class _Run:
         self.model.train()
         loss_sum = torch.zeros((), device=self.device)
         wrong_sum = torch.zeros((), dtype=torch.int64, device=self.device)
-        for images_BCHW, labels_B in self.batches.epoch():
-            logits_BK, loss = self._forward(images_BCHW, labels_B)
-            loss_sum += loss.detach() * len(labels_B)
-            wrong_sum += (logits_BK.argmax(1) != labels_B).sum()
+        for images_BCHW, targets in self.batches.epoch():
+            logits_BK, loss = self._forward(images_BCHW, targets)
+            loss_sum += loss.detach() * len(targets)
+            wrong_sum += (logits_BK.argmax(1) != hard_labels(targets)).sum()
             if self.step % self.check_every == 0:
                 _check_finite(loss_sum.item())
             self._update(loss)
@@ -219,15 +267,15 @@ class _Run:
         _check_finite(train_loss)
         return train_loss, train_error
 
-    def _forward(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, images_BCHW: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if self.amp:
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
         with self._precision():
             *others, logits_BK = self._logits(images_BCHW)
-        check_logits(logits_BK, len(labels_B), self.n_classes)
-        loss = self._loss(logits_BK, labels_B)
+        check_logits(logits_BK, len(targets), self.n_classes)
+        loss = self._loss(logits_BK, targets)
         for other_BK in others:
-            loss = loss + self.config.head_weight * self._loss(other_BK, labels_B)
+            loss = loss + self.config.head_weight * self._loss(other_BK, targets)
         return logits_BK, loss
 
     def _logits(self, images_BCHW: Tensor) -> Sequence[Tensor]:
@@ -236,8 +284,8 @@ class _Run:
             return list(self.model.logits_by_head(images_BCHW).values())
         return [self.model(images_BCHW)]
 
-    def _loss(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
-        return F.cross_entropy(logits_BK.float(), labels_B, label_smoothing=self.config.label_smoothing)
+    def _loss(self, logits_BK: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits_BK.float(), targets, label_smoothing=self.config.label_smoothing)
 
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.amp else nullcontext()

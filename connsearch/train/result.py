@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 
+class StopTraining(Exception):  # noqa: N818  # nothing has gone wrong
+    """Raised by `on_epoch` to end a training after that epoch; the result is of the epochs so far."""
+
+
 @dataclass(frozen=True)
 class EpochRecord:
     """One epoch. All numbers are finite.
@@ -35,7 +39,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished or diverged training.
+    """A finished, stopped or diverged training.
 
     Attributes:
         curve: The epochs that were finished; none, if the first one diverged.

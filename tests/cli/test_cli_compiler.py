@@ -134,6 +134,7 @@ def test_bench_measures_each_way_in_both_modes(call: Call, net: Path) -> None:
         assert record["peak_bytes"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "mode"), [("--train", "train"), ("--inference", "inference")])
 def test_bench_of_one_mode_in_less_precision(call: Call, net: Path, option: str, mode: str) -> None:
     options = [option, "--dtype", "bfloat16", "--channels-last", "--batch", 2, "--repeats", 1]

@@ -28,7 +28,7 @@ def failed(message: str) -> Result:
 
 def test_list_samplers(call: Call) -> None:
     assert call("list", "samplers") == Result(0, (
-        "gp      Gaussian process; needs scipy, and seconds for each trial after the first hundred. "
+        "gp      Gaussian process; takes seconds for each trial after the first hundred. "
         "[n_startup_trials=10]\n"
         "nsga2   Genetic algorithm NSGA-II; one generation has `population_size` trials. "
         "[population_size=20]\n"
@@ -39,13 +39,19 @@ def test_list_samplers(call: Call) -> None:
 
 
 def test_list_datasets(call: Call) -> None:
-    assert call("list", "datasets") == Result(0, (
-        "digits     1,797 grey 8 x 8 images of handwritten digits; installed with scikit-learn, "
-        "nothing to download.\n"
-        "synthetic  Images made up in memory, of any size: one smooth pattern per class, shifted and under "
+    result = call("list", "datasets")
+    assert (result.code, result.err) == (0, "")
+    lines = {line.partition(" ")[0]: " ".join(line.split()) for line in result.out.splitlines()}
+    assert list(lines) == ["cifar_binary", "digits", "hub", "idx", "image_folder", "parquet", "synthetic"]
+    assert lines["digits"] == (
+        "digits 1,797 grey 8 x 8 images of handwritten digits; installed with scikit-learn, "
+        "nothing to download."
+    )
+    assert lines["synthetic"] == (
+        "synthetic Images made up in memory, of any size: one smooth pattern per class, shifted and under "
         "noise. [n_train=512, n_val=256, n_test=256, channels=3, height=16, width=16, n_classes=10, "
-        "noise=1.0, seed=0]\n"
-    ), "")  # fmt: skip
+        "noise=1.0, seed=0]"
+    )
 
 
 def test_list_presets(call: Call) -> None:

@@ -93,6 +93,7 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_run_and_the_same_command_goes_on(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,7 +150,7 @@ def test_overrides_make_another_study(call: Call, ran: Path) -> None:
     [
         (["--set", "train.dataset=digts"],
          "study.toml: train.dataset: unknown dataset 'digts'. Did you mean 'digits'? "
-         "Known: digits, synthetic."),
+         "Known: cifar_binary, digits, hub, idx, image_folder, parquet, synthetic."),
         (["--set", "train.dataset=digits"],
          "dataset 'digits' holds 1 x 8 x 8 images of 10 classes, the network takes 1 x 8 x 8 images and "
          "knows 4 classes: set input = { channels = 1, height = 8, width = 8 } and n_classes = 10"),
@@ -223,7 +223,9 @@ def test_status(call: Call, ran: Path) -> None:
     assert re.fullmatch(
         "trials   3 of 3 finished: 3 complete, 0 failed, 0 pruned, 0 unfinished\n"
         rf"best     trial \d: val_error {PERCENT}, macs [\d.]+ k\n"
-        r"rate     \d+ s a trial, about 0 s left\n",
+        r"volume   [\d.e+]+, measured from val_error 100.0 %, macs 90 k\n"
+        r"rate     [\d.e+]+ trials an hour lately, \d+ s a trial; nothing left\n"
+        r"last     a trial ended .* ago\n",
         result.out,
     )
 
@@ -232,13 +234,18 @@ def test_status_json(call: Call, ran: Path) -> None:
     result = call("status", "runs/study", "--json")
     assert (result.code, result.err) == (0, "")
     status = json.loads(result.out)
-    assert list(status) == ["asked", "states", "best", "seconds_per_trial", "reasons", "running"]
+    first = ["asked", "states", "best", "seconds_per_trial", "reasons", "running"]
+    more = ["workers", "hypervolume", "reference", "trials_per_hour", "worker_seconds", "seconds_left"]
+    assert list(status) == [*first, *more, "seconds_since_last"]
     assert status["asked"] == 3
     assert status["states"] == {"complete": 3, "failed": 0, "pruned": 0, "unfinished": 0}
     assert list(status["best"]) == ["trial", "val_error", "macs"]
     assert status["seconds_per_trial"] > 0
     assert status["reasons"] == {}
-    assert status["running"] == []
+    assert status["running"] == status["workers"] == []
+    assert status["seconds_left"] == 0.0
+    assert status["trials_per_hour"] > 0
+    assert status["reference"] == {"val_error": 1.0, "macs": 90_000.0}
 
 
 def test_status_tells_who_runs_what(call: Call, ran: Path) -> None:

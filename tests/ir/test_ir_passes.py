@@ -153,7 +153,10 @@ def test_a_thousand_operations_take_no_time(aggregation: str) -> None:
     program = lower(network("dense", aggregation, 140))
     assert len(program.ops) > 900
     passes: tuple[Pass, ...] = PIPELINES["fused"]
-    start = time.process_time()
-    for rewrite in passes:
-        program = rewrite(program)
-    assert time.process_time() - start < 0.7
+    times = []
+    for _ in range(3):
+        start, rewritten = time.process_time(), program
+        for rewrite in passes:
+            rewritten = rewrite(rewritten)
+        times.append(time.process_time() - start)
+    assert min(times) < 0.7

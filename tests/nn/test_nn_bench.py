@@ -47,6 +47,7 @@ def test_a_measurement_for_each_way_and_mode() -> None:
         assert m.peak_bytes > 3 * 4 * 64 * 4  # a map of the batch
 
 
+@pytest.mark.slow
 def test_the_fused_pipeline_keeps_what_it_says() -> None:
     """In training the peak is little more than what is kept and the gradients of parameters."""
     deep = SPEC.replaced(blocks=[SPEC.blocks[0].model_copy(update={"n_layers": 8, "width": 16})])
@@ -58,6 +59,7 @@ def test_the_fused_pipeline_keeps_what_it_says() -> None:
     assert found["fused"].peak_bytes < found["none"].peak_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2)])
 def test_what_the_model_says_is_in_bytes_of_the_batch(dtype: str, size: int) -> None:
     (m,) = bench_network(SPEC, ["fused"], batch=3, repeats=1, dtype=dtype)
@@ -106,6 +108,7 @@ def test_the_table_compares_within_a_mode() -> None:
     assert rows[2].split()[8:] == ["5.0", "-", "/", "1.0", "-", "/", "0.0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "channels_last"), [("float32", True), ("bfloat16", False)])
 def test_what_is_wrong_as_it_would_run_is_not_timed(
     monkeypatch: pytest.MonkeyPatch, dtype: str, channels_last: bool

@@ -368,6 +368,7 @@ def test_training_a_compiled_network_gives_the_same_losses() -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_step_leaves_nothing_behind(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
     _, compiled, images = pair
 
@@ -377,7 +378,8 @@ def test_a_step_leaves_nothing_behind(pair: tuple[Network, nn.Module, torch.Tens
         gc.collect()
         return sum(type(thing) in (Weights, Port) for thing in gc.get_objects())
 
-    first = step()  # what earlier tests left is still there
+    for _ in range(3):  # what earlier tests left may take as many collections to go
+        first = step()
     assert [step() for _ in range(3)] == [first] * 3
 
 

@@ -202,11 +202,13 @@ def test_the_history_counts_by_trial_number(front: Make) -> None:
 @pytest.mark.parametrize("n_trials", [1, 2, 40])
 def test_history_picture(front: Make, n_trials: int) -> None:
     study = front(n_trials)
-    upper, lower = plot_history(study, title="History").axes
+    upper, middle, lower = plot_history(study, title="History").axes
     np.testing.assert_allclose(upper.lines[0].get_ydata(), history_frame(study)["hypervolume"])
-    np.testing.assert_allclose(lower.lines[0].get_ydata(), 100 * history_frame(study)["best"])
-    assert (upper.get_ylabel(), lower.get_ylabel()) == ("hypervolume", "validation error (%)")
-    assert [t.get_text() for t in lower.get_legend().get_texts()] == ["each trial", "best so far"]
+    np.testing.assert_allclose(middle.lines[0].get_ydata(), 100 * history_frame(study)["best"])
+    np.testing.assert_allclose(lower.lines[0].get_ydata(), history_frame(study)["n_front"])
+    assert (upper.get_ylabel(), middle.get_ylabel()) == ("hypervolume", "validation error (%)")
+    assert [t.get_text() for t in middle.get_legend().get_texts()] == ["each trial", "best so far"]
+    assert [t.get_text() for t in upper.texts] == ["measured from val_error 20.0 %, macs 10 M"]
 
 
 def test_the_best_of_a_maximised_column_rises(front: Make) -> None:

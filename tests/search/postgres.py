@@ -37,10 +37,10 @@ def find_programs() -> Path:
 
 
 class Server:
-    """A server with a database on a socket of its own."""
+    """A server with a database on a socket of its own; one that is not durable does not wait for the disk."""
 
-    def __init__(self, programs: Path, home: Path) -> None:
-        self.programs, self.home = programs, home
+    def __init__(self, programs: Path, home: Path, *, durable: bool = False) -> None:
+        self.programs, self.home, self.durable = programs, home, durable
         self.process: subprocess.Popen[bytes] | None = None
         self.options: dict[str, Any] = {}
         if os.geteuid() == 0:  # PostgreSQL refuses to be root
@@ -58,7 +58,8 @@ class Server:
         """Start it and wait until it answers."""
         log = open(self.home.with_suffix(".log"), "ab")  # noqa: SIM115  # the server keeps it
         self.process = subprocess.Popen(
-            [self.programs / "postgres", "-D", self.home / "data", "-k", self.home, "-h", "", "-F"],
+            [self.programs / "postgres", "-D", self.home / "data", "-k", self.home, "-h", "",
+             *([] if self.durable else ["-F"])],
             stdout=log, stderr=log, **self.options,
         )  # fmt: skip
         log.close()
@@ -131,11 +132,11 @@ def server_or_skip() -> Iterator[Server]:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
+def running_server(*, durable: bool = False) -> Iterator[Server]:
     """Start a server in a new directory, and remove both."""
     home = Path(tempfile.mkdtemp(prefix="connsearch-pg-", dir="/tmp"))
     try:
-        server = Server(find_programs(), home)
+        server = Server(find_programs(), home, durable=durable)
         server.start()
         try:
             yield server

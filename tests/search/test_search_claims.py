@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import threading
@@ -14,17 +15,22 @@ from typing import Any
 
 import pytest
 from made_up import made_up_outcome, make_config
+from optuna.trial import TrialState
 from postgres import server_or_skip
 
 from connsearch.errors import StudyError
-from connsearch.search import claims
+from connsearch.search import claims, runner
+from connsearch.search.bulk import Writes, write
 from connsearch.search.claims import Claim, ClaimLog, Timing, Watch, Worker, lease_of, next_claim
+from connsearch.search.drawing import Drawing
 from connsearch.search.hooks import Progress
 from connsearch.search.lease import Lease, LeaseLostError
 from connsearch.search.objective import Outcome
-from connsearch.search.patient import patient
+from connsearch.search.patient import PatientStorage, patient
+from connsearch.search.space import label
 from connsearch.search.storage import claims_of
 from connsearch.search.study import Study
+from connsearch.search.twins import network_hash
 
 QUICK = Timing(beat=0.05, expiry=0.5, poll=0.05)
 ELSEWHERE = Worker("elsewhere", "other-host", "another machine", 1, 1)
@@ -296,6 +302,118 @@ def test_a_lease_is_given_back(study: Study, error: BaseException) -> None:
         raise error
     assert lease_of(study.trials()[0])["released"] is True
     assert Watch(60).is_free(claim, lease_of(study.trials()[0]), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["claimed", "making"])
+@pytest.mark.parametrize("number", [0, 1, 2], ids="trial-{}".format)
+def test_a_worker_that_stalls_before_its_trial_is_made_makes_none_too_many(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, when: str
+) -> None:
+    """While it stalls, another one takes its claim over, makes the trial and runs it."""
+    unbroken = Study.from_config(tmp_path / "unbroken", make_config())
+    unbroken.run(4)
+    owner: type = PatientStorage if when == "making" else runner._Runner
+    name = "create_new_trial" if when == "making" else "_begin"
+    inner, stalled = getattr(owner, name), []
+
+    def stalling(self: Any, *args: Any) -> Any:
+        if when == "claimed":
+            begun = args[0].trial == number
+        else:
+            begun = "claim" not in args[1].user_attrs and len(study.trials()) == number
+        if begun and not stalled:
+            stalled.append(number)
+            assert Study.load(study.directory).run(number + 1, timing=QUICK) == 1
+        return inner(self, *args)
+
+    monkeypatch.setattr(owner, name, stalling)
+    assert study.run(3, timing=QUICK) == 2
+    assert stalled == [number]
+    trials = study.trials()
+    spare = [trial for trial in trials if not trial.state.is_finished()]
+    assert [(t.number, t.state.name, t.params) for t in spare] == (
+        [(3, "WAITING", {})] if (number, when) == (2, "making") else []
+    )
+    assert outcomes(study)[:3] == outcomes(unbroken)[:3]
+    assert attempts(study) == [2 if each == number else 1 for each in range(3)]
+    assert study.status().states == {"complete": 3, "failed": 0, "pruned": 0, "unfinished": 0}
+    assert not (study.directory / "checkpoints").exists()
+    assert study.run(3) == 0
+    assert study.run(4) == 1  # what is spare is run when it is asked for
+    assert outcomes(study) == outcomes(unbroken)
+
+
+def test_a_trial_whose_number_somebody_elses_has_taken_is_run_as_that(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that stalled makes a trial at the very moment that another one makes the next."""
+    unbroken = Study.from_config(tmp_path / "unbroken", make_config())
+    unbroken.run(3)
+    make, made = PatientStorage.create_new_trial, []
+
+    def late(self: PatientStorage, study_id: int, template: Any = None) -> int:
+        if "claim" not in template.user_attrs and len(study.trials()) == 1 and not made:
+            made.append(make(self, study_id, template))
+        return make(self, study_id, template)
+
+    monkeypatch.setattr(PatientStorage, "create_new_trial", late)
+    assert study.run(3, timing=Timing(expiry=1e9)) == 3
+    assert len(made) == 1
+    assert outcomes(study) == outcomes(unbroken)
+    assert attempts(study) == [1, 1, 1]
+
+
+def test_a_worker_that_stalls_while_it_draws_goes_on_with_nothing(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has drawn other knobs than the one who took its trial over: these stay, and are trained once."""
+    draw, drawn = Drawing.draw, []
+
+    def stalling(drawing: Drawing, *args: Any) -> dict[str, Any]:
+        knobs = draw(drawing, *args)
+        if not drawn:
+            drawn.append({**knobs, "n_layers_1": 1 + knobs["n_layers_1"] % 3})
+            assert Study.load(study.directory).run(1, timing=QUICK) == 1
+            return drawn[0]
+        return knobs
+
+    monkeypatch.setattr(Drawing, "draw", stalling)
+    assert study.run(1, timing=replace(QUICK, beat=1e6)) == 0
+    assert attempts(study) == [2]
+    (trial,) = study.trials()
+    assert trial.params != drawn[0]
+    assert trial.user_attrs["hash"] == network_hash(study.config.space.member(trial.params).spec)
+
+
+def test_who_takes_over_goes_on_with_knobs_that_came_meanwhile(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that was thought dead records its knobs while its successor draws others."""
+    draw, notes = Drawing.draw, []
+    begin(study, ELSEWHERE)
+    study._study._storage.set_trial_state_values(study.trials()[0]._trial_id, TrialState.WAITING)
+    other = make_config().space.draw(random.Random(5))
+    theirs = {name: label(value) for name, value in other.knobs.items()}
+
+    def late(drawing: Drawing, *args: Any) -> dict[str, Any]:
+        knobs = draw(drawing, *args)
+        notes.append(knobs)
+        writes = Writes({"fixed_params": theirs}, {}, {}, [(TrialState.RUNNING, None)])
+        write(patient(Study.load(study.directory)._study)._inner, drawing.trial_id, writes)
+        return knobs
+
+    monkeypatch.setattr(Drawing, "draw", late)
+    assert study.run(1, timing=QUICK) == 1
+    assert len(notes) == 1
+    assert study.trials()[0].params == theirs != notes[0]
+    assert attempts(study) == [2]
+
+
+def outcomes(study: Study) -> list[Any]:
+    return [
+        (trial.number, trial.params, trial.values, trial.user_attrs.get("hash")) for trial in study.trials()
+    ]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -117,7 +117,8 @@ def test_an_override_reaches_into_a_table_that_is_not_there(files: Path) -> None
         ("n_trials=0", "{}: n_trials: should be greater than or equal to 1, got 0"),
         ("train.epochs=many", "{}: train.epochs: must be an integer, got 'many'"),
         ("train.dataset=digts", "{}: train.dataset: unknown dataset 'digts'. "
-                                "Did you mean 'digits'? Known: digits, synthetic."),
+                                "Did you mean 'digits'? Known: cifar_binary, digits, hub, idx, "
+                                "image_folder, parquet, synthetic."),
         ("sampler=tpee", "{}: sampler: unknown sampler 'tpee'. "
                          "Did you mean 'tpe'? Known: gp, nsga2, random, tpe."),
         ("space.blocks.count=0", "{}: space.blocks.count: must be at least 1, got 0"),

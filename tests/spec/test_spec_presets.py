@@ -46,6 +46,7 @@ def fitted_or_why_not(spec: NetworkSpec, budget: Budget) -> NetworkSpec | str:
         return str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_fits_a_budget_or_says_why_not(name: str) -> None:
     spec = preset(name)

@@ -15,6 +15,7 @@ from connsearch.train import TrainConfig, train
 BLOCK = {"topology": "dense", "n_layers": 3, "width": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", ["none", "default", "fused"])
 @pytest.mark.parametrize("aggregation", ["depthwise", "concat", "sum"])
 def test_a_compiled_network_learns_as_the_definition_does(aggregation: str, pipeline: str) -> None:

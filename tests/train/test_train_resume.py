@@ -108,6 +108,7 @@ def maker(spec: NetworkSpec, pipeline: str) -> Callable[[], nn.Module]:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", ["definition", "none", "default", "fused"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_and_what_they_draw_go_on(moving: Dataset, tmp_path: Path, name: str, pipeline: str) -> None:

@@ -1,0 +1,1 @@
+"""Networks that leave connsearch: a specification, plain PyTorch, torch.export, ONNX; each one verified."""
