@@ -1,8 +1,9 @@
 """Writing what is known of a trial at once: one transaction in a database, one append to a journal.
 
 Optuna's interface writes every knob and every attribute by itself, each of them some round trips to a
-database. The tables and the lines written here are those that Optuna writes; a storage of another kind,
-such as the gRPC proxy, is written to one by one.
+database. The tables and the lines written here are those that Optuna 5.0 writes, which are not part of its
+interface: with another release, and to a storage of another kind, such as the gRPC proxy, all is written one
+by one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -23,6 +25,10 @@ from connsearch.search.journal import Journal
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
+
+
+KNOWN = "5.0."
+"""How versions of Optuna begin whose tables and lines are known here."""
 
 
 @dataclass
@@ -67,9 +73,10 @@ def write(storage: BaseStorage, trial_id: int, writes: Writes) -> None:
     """
     if isinstance(storage, _CachedStorage):
         storage = storage._backend
-    if isinstance(storage, RDBStorage):
+    known = optuna.__version__.startswith(KNOWN)
+    if known and isinstance(storage, RDBStorage):
         _to_database(storage, trial_id, writes)
-    elif isinstance(storage, JournalStorage) and isinstance(storage._backend, Journal):
+    elif known and isinstance(storage, JournalStorage) and isinstance(storage._backend, Journal):
         _to_journal(storage, storage._backend, trial_id, writes)
     else:
         _one_by_one(storage, trial_id, writes)

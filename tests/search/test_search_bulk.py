@@ -81,6 +81,21 @@ def test_at_once_is_as_one_by_one(storage: BaseStorage, last: int) -> None:
     assert trial.state == [TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE][last]
 
 
+def test_another_release_of_optuna_is_written_one_by_one(
+    storage: BaseStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*args: Any) -> None:
+        raise AssertionError("tables or lines of an unknown release")
+
+    monkeypatch.setattr("optuna.__version__", "5.1.0")
+    monkeypatch.setattr(bulk, "_to_database", unknown)
+    monkeypatch.setattr(bulk, "_to_journal", unknown)
+    trial = new_trial(storage)
+    write(storage, trial, everything())
+    assert storage.get_trial(trial).state == TrialState.COMPLETE
+    assert storage.get_trial(trial).user_attrs == ATTRS
+
+
 def test_what_is_written_twice_is_written_once(storage: BaseStorage) -> None:
     trial = new_trial(storage, TrialState.RUNNING)
     writes = everything()
