@@ -161,7 +161,6 @@ def case(function: Callable[..., None], capability: int, dtype: torch.dtype, las
 CASES = [case(*choice) for choice in [*QUICK, *SLOW]]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("function", "capability", "dtype", "last"), CASES)
 def test_nothing_spills_and_loads_are_wide(
     function: Callable[[torch.dtype, bool], None],
