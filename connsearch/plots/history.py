@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from connsearch.plots.legend import legend_above
 from connsearch.plots.scales import column_label, scale_of, tick_labels
 from connsearch.plots.style import AGGREGATION_COLORS, FAINT, INK, QUIET, SMALL, Picture, look
 from connsearch.search.history import history_frame, measured_from
@@ -98,11 +99,4 @@ def _draw_best(axes: Axes, frame: pd.DataFrame, y: str) -> None:
     )
     axes.set_ylabel(column_label(y))
     axes.grid(True)
-    axes.legend(
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=2,
-        handlelength=1.2,
-        borderaxespad=0.1,
-        columnspacing=1.0,
-    )
+    legend_above(axes)

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from connsearch.plots.legend import legend_above
 from connsearch.plots.scales import column_label
 from connsearch.plots.style import AGGREGATION_COLORS, QUIET, SMALL, Picture, look
 from connsearch.search.importance import Importance, KnobImportance
@@ -78,15 +79,7 @@ def _add_legend(axes: Axes) -> None:
         ),
         Patch(facecolor=_CHANCE, label="chance"),
     ]
-    axes.legend(
-        handles=handles,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=2,
-        handlelength=1.4,
-        borderaxespad=0.1,
-        columnspacing=1.0,
-    )
+    legend_above(axes, handles)
 
 
 def _notes(importance: Importance, letters: int) -> list[str]:

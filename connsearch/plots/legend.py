@@ -1,10 +1,11 @@
-"""Legends below a picture, in as many columns as its width holds."""
+"""Legends: below a picture, in as many columns as its width holds, or in a row above its axes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
@@ -56,3 +57,16 @@ def legend_below(
     figure.legends.append(legend)
     box = legend.get_tightbbox()
     return bottom + (float(box.height) / figure.dpi if box else 0.0)
+
+
+def legend_above(axes: Axes, handles: Sequence[Artist] | None = None) -> None:
+    """Add a legend of one row above the right end of axes, by default of what they show with a label."""
+    axes.legend(
+        handles=handles if handles is not None else axes.get_legend_handles_labels()[0],
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=2,
+        handlelength=1.3,
+        borderaxespad=0.1,
+        columnspacing=1.0,
+    )

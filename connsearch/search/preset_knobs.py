@@ -14,18 +14,21 @@ from connsearch.search.space import PER_NETWORK, SearchSpace
 from connsearch.spec.network import BlockConfig, NetworkSpec
 from connsearch.spec.presets import list_presets, preset
 
+_ADD_UP = "its shortcuts add up all earlier layers"
+_SHORTCUTS = ("dense", "block", _ADD_UP)
+_WHOLE_DEPTH = "its rule over the whole depth"
 _GRAPHS = {
-    "resnet": ("dense", "block", "its shortcuts add up all earlier layers"),
-    "wrn": ("dense", "block", "its shortcuts add up all earlier layers"),
-    "resnext": ("dense", "block", "its shortcuts add up all earlier layers"),
-    "elu-resnet": ("dense", "block", "its shortcuts add up all earlier layers"),
-    "stochastic-depth-resnet": ("dense", "block", "its shortcuts add up all earlier layers, none is dropped"),
-    "swapout-resnet": ("dense", "block", "its shortcuts add up all earlier layers, none is dropped"),
+    "resnet": _SHORTCUTS,
+    "wrn": _SHORTCUTS,
+    "resnext": _SHORTCUTS,
+    "elu-resnet": _SHORTCUTS,
+    "stochastic-depth-resnet": ("dense", "block", f"{_ADD_UP}, none is dropped"),
+    "swapout-resnet": ("dense", "block", f"{_ADD_UP}, none is dropped"),
     "log-densenet-v2": ("log_dense", "block", "without its context"),
-    "log-densenet": ("log_dense", "global", "its rule over the whole depth"),
-    "loglog-densenet": ("loglog_dense", "global", "its rule over the whole depth"),
-    "nearest-densenet": ("nearest", "global", "its rule over the whole depth"),
-    "evenly-spaced-densenet": ("evenly_spaced", "global", "its rule over the whole depth"),
+    "log-densenet": ("log_dense", "global", _WHOLE_DEPTH),
+    "loglog-densenet": ("loglog_dense", "global", _WHOLE_DEPTH),
+    "nearest-densenet": ("nearest", "global", _WHOLE_DEPTH),
+    "evenly-spaced-densenet": ("evenly_spaced", "global", _WHOLE_DEPTH),
 }
 """Presets that are graphs of their own, by how names begin: topology and scope that read alike, and how."""
 _BASELINE = "-base-1x1"  # of DelugeNet: a ResNet too

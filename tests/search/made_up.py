@@ -57,6 +57,33 @@ def made_up_outcome(
     return Outcome(network_cost(spec), TrainResult((record,), diverged=False, seconds=0.5))
 
 
+class StandIn:
+    """Stands in for `evaluate_network`, to be filled in by `outcome`; stops where it is told to.
+
+    Attributes:
+        stop_after: After so many trainings the next one is stopped as by Ctrl-C, once.
+        trained: What `outcome` noted of each.
+    """
+
+    def __init__(self) -> None:
+        self.stop_after: int | None = None
+        self.trained: list[Any] = []
+
+    def __call__(self, spec: NetworkSpec, config: object, **given: Any) -> Outcome:
+        if self.stop_after == len(self.trained):
+            self.stop_after = None
+            raise KeyboardInterrupt
+        error, diverged = self.reach(spec, given["study_seed"], given["trial"])
+        record = EpochRecord(1, 0.1, 1.5, error, 1.5, error, 0.5)
+        given["on_epoch"](record)
+        curve = () if diverged else (record,)
+        return Outcome(network_cost(spec), TrainResult(curve, diverged, 0.5))
+
+    def reach(self, spec: NetworkSpec, study_seed: int, trial: int) -> tuple[float, bool]:
+        """Note the training; return its error, and whether it diverged."""
+        raise NotImplementedError
+
+
 def diverged_outcome(spec: NetworkSpec, train_config: object, **_: Any) -> Outcome:
     """Stand in for a training that does not stay finite."""
     return Outcome(network_cost(spec), TrainResult((), diverged=True, seconds=0.5))

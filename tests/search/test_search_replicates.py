@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up import SPACE as SMALL, made_up_outcome, make_config
+from made_up import SPACE as SMALL, StandIn, made_up_outcome, make_config
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from connsearch.cost import network_cost
 from connsearch.errors import SpecError, StudyError
 from connsearch.search.confirmed import ConfirmedFront, confirmed_front
-from connsearch.search.objective import Outcome
 from connsearch.search.replicates import (
     Candidate,
     Planned,
@@ -27,36 +26,26 @@ from connsearch.search.replicates import (
 from connsearch.search.replicates_session import begin_replicates, read_replicates, run_replicates
 from connsearch.search.study import Study
 from connsearch.spec.network import NetworkSpec
-from connsearch.train.result import EpochRecord, TrainResult
 
 SPACE = {**SMALL, "budget": {"macs": {"low": 200_000, "high": 2_000_000}}}
 """Wide enough that ten trials are ten networks."""
 
 
-class Trainer:
-    """Stands in for `evaluate_network`: an error that falls with the cost, and luck of the seeds."""
+class Trainer(StandIn):
+    """An error that falls with the cost, and luck of the seeds."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.luck = 0.01
-        self.trained: list[tuple[int, int, int]] = []
-        self.stop_after: int | None = None
         self.fails = False
 
-    def __call__(
-        self, spec: NetworkSpec, config: object, *, study_seed: int, trial: int, on_epoch: Any, **_: Any
-    ) -> Outcome:
-        if self.stop_after == len(self.trained):
-            self.stop_after = None
-            raise KeyboardInterrupt
-        cost = network_cost(spec)
-        self.trained.append((cost.macs, study_seed, trial))
+    def reach(self, spec: NetworkSpec, study_seed: int, trial: int) -> tuple[float, bool]:
+        macs = network_cost(spec).macs
+        self.trained.append((macs, study_seed, trial))
         if self.fails:
             raise ValueError("no luck")
-        luck = np.random.default_rng([study_seed, trial, cost.macs]).normal() * self.luck
-        error = float(np.clip(0.1 + 10_000 / cost.macs + luck, 0, 1))
-        record = EpochRecord(1, 0.1, 1.5, error, 1.5, error, 0.5)
-        on_epoch(record)
-        return Outcome(cost, TrainResult((record,), False, 0.5))
+        luck = np.random.default_rng([study_seed, trial, macs]).normal() * self.luck
+        return float(np.clip(0.1 + 10_000 / macs + luck, 0, 1)), False
 
 
 @pytest.fixture

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import SPACE as SMALL, TRAIN, make_config
+from made_up import SPACE as SMALL, TRAIN, StandIn, make_config
 
 from connsearch.cost import network_cost
 from connsearch.errors import SpecError, StudyError
 from connsearch.search.config import StudyConfig
-from connsearch.search.objective import Outcome
 from connsearch.search.retrain import retrain_exactly
 from connsearch.search.standings import Standings, standings_of
 from connsearch.search.statistics import bootstrap_interval, holm, sign_flip_p
@@ -25,7 +24,6 @@ from connsearch.search.study import Study
 from connsearch.search.tournament import shape_of, tournament_of
 from connsearch.search.tournament_session import read_tournament, run_tournament
 from connsearch.spec.network import NetworkSpec
-from connsearch.train.result import EpochRecord, TrainResult
 
 SPACE = {**SMALL, "budget": {"macs": {"low": 100_000, "high": 400_000}, "tolerance": 0.05}}
 SKILL = {"chain": 0.30, "dense": 0.20, "sparse(base=3)": 0.22, "sum": 0.05, "concat": 0.0, "depthwise": 0.02}
@@ -43,29 +41,19 @@ def error_of(spec: NetworkSpec, seeds: int) -> float:
     return round(SKILL[topology] + SKILL[aggregation] + float(luck), 6)
 
 
-class Trainer:
-    """Stands in for `evaluate_network`; remembers calls, fails, diverges or stops when it is told to."""
+class Trainer(StandIn):
+    """Remembers calls, fails or diverges when it is told to."""
 
     def __init__(self) -> None:
-        self.trained: list[tuple[tuple[str, str], int]] = []
-        self.stop_after: int | None = None
+        super().__init__()
         self.fails: tuple[str, str] | None = None
         self.diverges: tuple[str, str] | None = None
 
-    def __call__(
-        self, spec: NetworkSpec, config: object, *, study_seed: int, trial: int, on_epoch: Any, **_: Any
-    ) -> Outcome:
-        if self.stop_after == len(self.trained):
-            self.stop_after = None
-            raise KeyboardInterrupt
+    def reach(self, spec: NetworkSpec, study_seed: int, trial: int) -> tuple[float, bool]:
         self.trained.append((names(spec), trial))
         if names(spec) == self.fails and trial == 1:
             raise ValueError("no luck")
-        error = error_of(spec, trial)
-        record = EpochRecord(1, 0.1, 1.5, error, 1.5, error, 0.5)
-        on_epoch(record)
-        diverged = names(spec) == self.diverges and trial == 1
-        return Outcome(network_cost(spec), TrainResult(() if diverged else (record,), diverged, 0.5))
+        return error_of(spec, trial), names(spec) == self.diverges and trial == 1
 
 
 @pytest.fixture
