@@ -21,9 +21,9 @@ from search_quality import interval
 from search_table import TABLE
 
 from connsearch.errors import ConnsearchError
-from connsearch.search.pruning import PRUNERS, Curve, make_pruner
-from connsearch.search.replay import Replay, replay
-from connsearch.search.stops import curves_of
+from connsearch.search.pruning.replay import Replay, replay
+from connsearch.search.pruning.rules import PRUNERS, Curve, make_pruner
+from connsearch.search.pruning.stops import curves_of
 from connsearch.search.study import Study
 
 LOW, HIGH = 80_000, 640_000  # MACs of the table's trainings, as in search_quality.py

@@ -26,7 +26,7 @@ from search_quality import Search, interval, questions, shape_draws, shape_of
 from search_table import TABLE, Question, Table
 
 from connsearch.registry import Ref
-from connsearch.search.pruning import PRUNERS, Curve, Pruned, Rule, make_pruner
+from connsearch.search.pruning.rules import PRUNERS, Curve, Pruned, Rule, make_pruner
 
 N_EPOCHS = 3
 PRUNER = "median(first_epoch=1)"

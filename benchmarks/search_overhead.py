@@ -180,9 +180,9 @@ def measure(where: str, sampler: str, workers: int, total: int, done: int) -> di
 
 def check(study: Any, total: int, done: int) -> None:
     """Make sure that what was timed is right: every trial is there, once, finished, with a result."""
-    from connsearch.search.claims import ClaimLog
     from connsearch.search.failures import reached
-    from connsearch.search.storage import claims_of
+    from connsearch.search.storages import claims_of
+    from connsearch.search.storages.claims import ClaimLog
 
     trials = study.trials()
     attempts = [claim.attempt for claim in ClaimLog(claims_of(study._study)).holders().values()]

@@ -131,9 +131,9 @@ class Meter:
         """Wrap the parts of a trial of a study."""
         import connsearch.nn
         from connsearch.search import drawing, runner
-        from connsearch.search.claims import ClaimLog
-        from connsearch.search.patient import PatientStorage
         from connsearch.search.space import SearchSpace
+        from connsearch.search.storages.claims import ClaimLog
+        from connsearch.search.storages.patient import PatientStorage
         from connsearch.train import checkpoint, loop
 
         self.wrap(drawing, "_draw", "sampler")

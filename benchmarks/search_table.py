@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from connsearch.search.hypervolume import hypervolume, non_dominated
+from connsearch.search.reading.hypervolume import hypervolume, non_dominated
 
 Floats = npt.NDArray[np.float64]
 Knobs = tuple[str, str, int, int]  # topology, aggregation, number of layers, width

@@ -26,11 +26,11 @@ from search_table import Question, Table
 
 from connsearch.registry import Ref
 from connsearch.search.choices import IntRange
-from connsearch.search.places import at, place
-from connsearch.search.prior import View, prior_trials
 from connsearch.search.samplers import make_sampler
-from connsearch.search.transfer import best_first
-from connsearch.search.warm_start import EarlierTrial
+from connsearch.search.transfer.places import at, place
+from connsearch.search.transfer.prior import View, prior_trials
+from connsearch.search.transfer.studies import best_first
+from connsearch.search.transfer.warm_start import EarlierTrial
 
 STARTS = {"nothing": (0, False), "designs": (5, False), "prior": (0, True), "both": (5, True)}
 """How many designs are first trials, and whether the sampler sees the results."""

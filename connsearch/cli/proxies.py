@@ -32,8 +32,8 @@ def proxies(
 
     from connsearch.plots.files import check_path
     from connsearch.search.objective import training_device
-    from connsearch.search.proxies import PROXIES
-    from connsearch.search.proxy_report import compare_proxies
+    from connsearch.search.proxies.report import compare_proxies
+    from connsearch.search.proxies.scores import PROXIES
     from connsearch.search.study import Study
 
     if csv is not None:

@@ -36,8 +36,8 @@ def trials(
 ) -> None:
     """Print the trials of a study; --csv and --json have all that is recorded of them."""
     from connsearch.plots.files import check_path
+    from connsearch.search.reading.tables import chosen, records_of, trials_text, write_csv
     from connsearch.search.study import Study
-    from connsearch.search.tables import chosen, records_of, trials_text, write_csv
 
     files = [path for path in (csv, curves) if path is not None]
     for path in files:
@@ -78,15 +78,15 @@ def history(
     """Print hypervolume, best so far and size of the front against the number of finished trials."""
     from connsearch.plots.history import plot_history
     from connsearch.plots.style import save
-    from connsearch.search.history import (
+    from connsearch.search.reading.history import (
         finished_in_order,
         history_dict,
         history_frame,
         history_text,
         with_reference,
     )
+    from connsearch.search.reading.tables import write_csv
     from connsearch.search.study import Study
-    from connsearch.search.tables import write_csv
 
     files = _checked(plots, csv)
     study = Study.load(directory, storage)
@@ -120,7 +120,7 @@ def importance(
     """Say which knobs an objective depends on, how sure that is, and what chance would give."""
     from connsearch.plots.importance import plot_importance
     from connsearch.plots.style import save
-    from connsearch.search.importance import importance_of
+    from connsearch.search.reading.importance import importance_of
     from connsearch.search.study import Study
 
     files = _checked(plots, None)
@@ -161,11 +161,11 @@ def log(
         raise typer.BadParameter("give --tensorboard OUT or --mlflow URI, or both")
     study = Study.load(directory, storage)
     if tensorboard is not None:
-        from connsearch.search.to_tensorboard import log_tensorboard
+        from connsearch.search.tracking.tensorboard import log_tensorboard
 
         typer.echo(f"{tensorboard}: {log_tensorboard(study, tensorboard)} new runs")
     if mlflow is not None:
-        from connsearch.search.to_mlflow import log_mlflow
+        from connsearch.search.tracking.mlflow import log_mlflow
 
         typer.echo(f"{mlflow}: {log_mlflow(study, mlflow, experiment)} new runs")
 

@@ -48,8 +48,8 @@ def tournament(
     from connsearch.plots.style import save
     from connsearch.plots.tournament import plot_tournament, plot_tournament_matrix
     from connsearch.search.config import StudyConfig
-    from connsearch.search.tournament import tournament_of
-    from connsearch.search.tournament_session import read_tournament, run_tournament
+    from connsearch.search.tournament.contestants import tournament_of
+    from connsearch.search.tournament.session import read_tournament, run_tournament
 
     plots = plots or []
     pictures = [*plots, *([matrix] if matrix else [])]
@@ -108,7 +108,7 @@ def replicate(
     from connsearch.plots.confirmed import plot_confirmed
     from connsearch.plots.files import check_path, check_picture_path
     from connsearch.plots.style import save
-    from connsearch.search.replicates_session import begin_replicates, read_replicates, run_replicates
+    from connsearch.search.replicates.session import begin_replicates, read_replicates, run_replicates
 
     plots = plots or []
     for path in plots:

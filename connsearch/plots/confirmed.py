@@ -14,7 +14,7 @@ from connsearch.plots.legend import EDGE, legend_below
 from connsearch.plots.pareto import Drawing, add_axes, add_legends, draw_staircase, drawing_of
 from connsearch.plots.scales import scale_of
 from connsearch.plots.style import INK, QUIET, Picture, base_name, look
-from connsearch.search.confirmed import Confirmation, ConfirmedFront
+from connsearch.search.replicates.confirmed import Confirmation, ConfirmedFront
 
 
 def plot_confirmed(

@@ -10,7 +10,7 @@ from connsearch.errors import ConnsearchError, did_you_mean
 from connsearch.plots.html import pareto_html, require_plotly
 from connsearch.plots.pareto import plot_pareto
 from connsearch.plots.style import SUFFIXES, save
-from connsearch.search.pareto import ParetoFront
+from connsearch.search.reading.pareto import ParetoFront
 
 
 def save_front(front: ParetoFront, path: str | os.PathLike[str]) -> Path:

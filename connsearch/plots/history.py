@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from connsearch.plots.legend import legend_above
 from connsearch.plots.scales import column_label, scale_of, tick_labels
 from connsearch.plots.style import AGGREGATION_COLORS, FAINT, INK, QUIET, SMALL, Picture, look
-from connsearch.search.history import history_frame, measured_from
-from connsearch.search.pareto import ParetoFront
+from connsearch.search.reading.history import history_frame, measured_from
+from connsearch.search.reading.pareto import ParetoFront
 
 __all__ = ["history_frame", "plot_history"]
 

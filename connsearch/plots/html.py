@@ -14,7 +14,7 @@ from connsearch.files import write_whole
 from connsearch.plots.pareto import Drawing, drawing_of, names_in
 from connsearch.plots.scales import Scale
 from connsearch.plots.style import FAINT, INK, QUIET
-from connsearch.search.pareto import ParetoFront
+from connsearch.search.reading.pareto import ParetoFront
 from connsearch.text import human
 
 _SHOWN = {

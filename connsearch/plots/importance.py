@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from connsearch.plots.legend import legend_above
 from connsearch.plots.scales import column_label
 from connsearch.plots.style import AGGREGATION_COLORS, QUIET, SMALL, Picture, look
-from connsearch.search.importance import Importance, KnobImportance
+from connsearch.search.reading.importance import Importance, KnobImportance
 
 _ROW = 0.24  # inches
 _LETTERS = 16  # of a note, in an inch

@@ -28,7 +28,7 @@ from connsearch.plots.style import (
     markers_of,
     text_width,
 )
-from connsearch.search.pareto import ParetoFront
+from connsearch.search.reading.pareto import ParetoFront
 
 _LABEL_ROOM = 0.2  # of the vertical axis, below the front: two lines of text
 _NAMELESS = "not stated"

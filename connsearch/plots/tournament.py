@@ -23,8 +23,8 @@ from connsearch.plots.style import (
     markers_of,
     text_width,
 )
-from connsearch.search.standings import Standing, Standings
-from connsearch.search.standings_text import p_word
+from connsearch.search.tournament.standings import Standing, Standings
+from connsearch.search.tournament.text import p_word
 
 _ROW = 0.185  # inches
 _SEEDS_BELOW = 0.29  # of a row, under the interval

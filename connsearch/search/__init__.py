@@ -10,7 +10,7 @@ from connsearch.search.space import Member, SearchSpace
 
 if TYPE_CHECKING:
     from connsearch.search.hooks import Progress
-    from connsearch.search.pareto import ParetoFront
+    from connsearch.search.reading.pareto import ParetoFront
     from connsearch.search.study import Study
 
 __all__ = ["Member", "ParetoFront", "Progress", "SearchSpace", "Study", "StudyConfig"]
@@ -18,7 +18,7 @@ __all__ = ["Member", "ParetoFront", "Progress", "SearchSpace", "Study", "StudyCo
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "ParetoFront": "connsearch.search.pareto",
+        "ParetoFront": "connsearch.search.reading.pareto",
         "Progress": "connsearch.search.hooks",
         "Study": "connsearch.search.study",
     },

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from connsearch.cost import NetworkCost, network_cost
 from connsearch.errors import StudyError, TrainError
-from connsearch.search.bulk import NotWaitingError
-from connsearch.search.claims import Claim
 from connsearch.search.drawing import Drawing
 from connsearch.search.failures import (
     DIVERGED,
@@ -26,14 +24,16 @@ from connsearch.search.failures import (
 )
 from connsearch.search.given import given
 from connsearch.search.hooks import Progress
-from connsearch.search.lease import Lease, LeaseLostError, MisplacedError
 from connsearch.search.measured import MEASURED, LimitError, measure
 from connsearch.search.objective import Outcome, environment, evaluate_network
-from connsearch.search.patient import patient
-from connsearch.search.prefilter import PROXIES, filtered, recorded_proxies
+from connsearch.search.proxies.prefilter import PROXIES, filtered, recorded_proxies
+from connsearch.search.pruning.stops import Stop
 from connsearch.search.seeds import SEEDS_OF
 from connsearch.search.space import Member
-from connsearch.search.stops import Stop
+from connsearch.search.storages.bulk import NotWaitingError
+from connsearch.search.storages.claims import Claim
+from connsearch.search.storages.lease import Lease, LeaseLostError, MisplacedError
+from connsearch.search.storages.patient import patient
 from connsearch.search.twins import HASH, TWIN, network_hash, outcome_of, twin_of
 from connsearch.train.checkpoint import CheckpointError, CheckpointWarning
 from connsearch.train.result import EpochRecord

@@ -15,13 +15,13 @@ from connsearch.data.registry import DATASETS
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.registry import Ref, ref_field
 from connsearch.search.measured import Limits
-from connsearch.search.prefilter import Prefilter
-from connsearch.search.pruning import PRUNERS, make_pruner
-from connsearch.search.replicates import ReplicatesConfig
+from connsearch.search.proxies.prefilter import Prefilter
+from connsearch.search.pruning.rules import PRUNERS, make_pruner
+from connsearch.search.replicates.plan import ReplicatesConfig
 from connsearch.search.samplers import SAMPLERS
 from connsearch.search.space import SearchSpace
-from connsearch.search.tournament import TournamentConfig
-from connsearch.search.warm_start import WarmStart
+from connsearch.search.tournament.contestants import TournamentConfig
+from connsearch.search.transfer.warm_start import WarmStart
 from connsearch.train.config import TrainConfig
 
 if TYPE_CHECKING:

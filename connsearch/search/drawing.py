@@ -7,9 +7,9 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from connsearch.search.prior import seen_by
 from connsearch.search.samplers import distributions, make_sampler
 from connsearch.search.seeds import stream_seed
+from connsearch.search.transfer.prior import seen_by
 
 if TYPE_CHECKING:
     import optuna

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from connsearch.search.warm_start import given_knobs
+from connsearch.search.transfer.warm_start import given_knobs
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

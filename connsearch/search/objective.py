@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from connsearch.cost import NetworkCost, network_cost
 from connsearch.search.memory import OutOfMemoryError, check_memory
-from connsearch.search.pruning import Pruned
+from connsearch.search.pruning.rules import Pruned
 from connsearch.search.seeds import stream_seed
 from connsearch.spec.network import NetworkSpec
 from connsearch.train.config import TrainConfig

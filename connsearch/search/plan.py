@@ -10,16 +10,16 @@ from pathlib import Path
 
 from connsearch.cost import network_cost
 from connsearch.search.config import StudyConfig
-from connsearch.search.databases import check
 from connsearch.search.memory import free_bytes
 from connsearch.search.objective import enough_memory, training_device
-from connsearch.search.prefilter import plan_line
+from connsearch.search.proxies.prefilter import plan_line
 from connsearch.search.samplers import make_sampler
 from connsearch.search.space import Member
-from connsearch.search.storage import check_free, check_writable, exists, find
+from connsearch.search.storages import check_free, check_writable, exists, find
+from connsearch.search.storages.databases import check
 from connsearch.search.study import check_data, check_same, open_if_there
-from connsearch.search.transfer import kept_from, with_earlier
-from connsearch.search.warm_start import start_lines
+from connsearch.search.transfer.studies import kept_from, with_earlier
+from connsearch.search.transfer.warm_start import start_lines
 from connsearch.text import duration, si
 
 N_SAMPLED = 100

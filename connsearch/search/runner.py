@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from connsearch.errors import StudyError
-from connsearch.search import storage
+from connsearch.search import storages
 from connsearch.search.attempt import Setting, attempt
-from connsearch.search.claims import LEASE, Claim, ClaimLog, Timing, Watch, Worker, next_claim
 from connsearch.search.hooks import Progress
-from connsearch.search.lease import Lease, LeaseLostError, MisplacedError, first_sign
-from connsearch.search.patient import patient
+from connsearch.search.storages.claims import LEASE, Claim, ClaimLog, Timing, Watch, Worker, next_claim
+from connsearch.search.storages.lease import Lease, LeaseLostError, MisplacedError, first_sign
+from connsearch.search.storages.patient import patient
 
 if TYPE_CHECKING:
     import optuna
@@ -66,9 +66,9 @@ class _Runner:
         self.setting = Setting(task.config, task.study, task.device, task.progress)
         self.storage = patient(task.study)
         self.storage.patience, self.storage.say = task.timing.patience, task.progress.note
-        self.log = ClaimLog(storage.claims_of(task.study))
+        self.log = ClaimLog(storages.claims_of(task.study))
         self.watch = Watch(task.timing.expiry)
-        self.checkpoints = task.directory / storage.CHECKPOINTS
+        self.checkpoints = task.directory / storages.CHECKPOINTS
 
     def run(self, total: int) -> int:
         """See `run_trials`."""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from connsearch.search.claims import Timing
 from connsearch.search.config import StudyConfig
 from connsearch.search.failures import reached
 from connsearch.search.objective import training_device
 from connsearch.search.progress import ConsoleProgress
+from connsearch.search.storages.claims import Timing
 from connsearch.search.study import Study, check_data
 from connsearch.search.workers import Crew, run_workers, stopped_by
 from connsearch.text import human

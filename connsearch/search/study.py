@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connsearch.errors import StudyError
-from connsearch.search import storage as storages
-from connsearch.search.claims import Timing
+from connsearch.search import storages
 from connsearch.search.config import StudyConfig
 from connsearch.search.hooks import Progress
 from connsearch.search.objective import training_device
-from connsearch.search.pareto import ParetoFront
-from connsearch.search.records import Status, front_frame, reference_point, status_of
+from connsearch.search.reading.pareto import ParetoFront
+from connsearch.search.reading.records import Status, front_frame, reference_point, status_of
+from connsearch.search.reading.tables import curves_table, trials_table
 from connsearch.search.samplers import make_sampler
 from connsearch.search.space import SearchSpace
-from connsearch.search.storage import Place
-from connsearch.search.tables import curves_table, trials_table
-from connsearch.search.transfer import kept_from, with_earlier
-from connsearch.search.warm_start import check_start
+from connsearch.search.storages import Place
+from connsearch.search.storages.claims import Timing
+from connsearch.search.transfer.studies import kept_from, with_earlier
+from connsearch.search.transfer.warm_start import check_start
 from connsearch.train.config import TrainConfig
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from connsearch.errors import ConnsearchError, StudyError
-from connsearch.search.claims import Timing
 from connsearch.search.hooks import Progress
+from connsearch.search.storages.claims import Timing
 
 STOP_SECONDS = 60.0
 """How long stopped workers may take to give their trials back; then they are killed."""

@@ -12,7 +12,7 @@ from search_quality import questions
 from search_table import Table
 
 from connsearch.search.config import StudyConfig
-from connsearch.search.pruning import PRUNERS, make_pruner
+from connsearch.search.pruning.rules import PRUNERS, make_pruner
 from connsearch.search.study import Study
 
 QUESTION, CURVES = questions(Table.read())["front"], curves_by_network()

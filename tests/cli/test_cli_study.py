@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from connsearch.cli import app
 from connsearch.cost import network_cost
-from connsearch.search.pareto import ParetoFront
+from connsearch.search.reading.pareto import ParetoFront
 from connsearch.search.space import SearchSpace
 from connsearch.search.study import Study
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from connsearch.graph import ConnectivityGraph, Node, predecessors
-from connsearch.search.pareto import ParetoFront
+from connsearch.search.reading.pareto import ParetoFront
 
 TOPOLOGIES = ("chain", "dense", "log_dense", "sparse(base=3)", "evenly_spaced", "harmonic", "mixed")
 AGGREGATIONS = ("sum", "mean", "concat", "depthwise", "routed")

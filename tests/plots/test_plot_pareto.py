@@ -18,7 +18,7 @@ from connsearch.errors import ConnsearchError, StudyError
 from connsearch.plots import history_frame, pareto_html, plot_history, plot_pareto
 from connsearch.plots.pareto import corners
 from connsearch.plots.style import _MORE_MARKERS, SMALL, TOPOLOGY_MARKERS, base_name
-from connsearch.search.pareto import ParetoFront
+from connsearch.search.reading.pareto import ParetoFront
 
 Make = Callable[..., ParetoFront]
 CASES = [(1, 0), (2, 0), (3, 0), (3, 1), (40, 0), (40, 1), (40, 2), (200, 0)]

@@ -13,15 +13,15 @@ from matplotlib.colors import to_hex
 from connsearch.errors import StudyError
 from connsearch.plots import plot_history, plot_importance
 from connsearch.plots.style import AGGREGATION_COLORS, QUIET
-from connsearch.search.history import (
+from connsearch.search.reading.history import (
     finished_in_order,
     history_dict,
     history_frame,
     history_text,
     with_reference,
 )
-from connsearch.search.importance import Importance, KnobImportance
-from connsearch.search.pareto import ParetoFront
+from connsearch.search.reading.importance import Importance, KnobImportance
+from connsearch.search.reading.pareto import ParetoFront
 
 Make = Callable[..., ParetoFront]
 

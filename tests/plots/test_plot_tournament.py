@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 from connsearch.plots import plot_confirmed, plot_tournament, plot_tournament_matrix, save
 from connsearch.plots.style import TIMES
-from connsearch.search.confirmed import Confirmation, ConfirmedFront
-from connsearch.search.pareto import ParetoFront
-from connsearch.search.replicates import Candidate
-from connsearch.search.standings import Standing, Standings
-from connsearch.search.statistics import UNKNOWN, Interval
-from connsearch.search.tournament import Contestant, Shape
+from connsearch.search.reading.pareto import ParetoFront
+from connsearch.search.replicates.confirmed import Confirmation, ConfirmedFront
+from connsearch.search.replicates.plan import Candidate
+from connsearch.search.tournament.contestants import Contestant, Shape
+from connsearch.search.tournament.standings import Standing, Standings
+from connsearch.search.tournament.statistics import UNKNOWN, Interval
 
 TOPOLOGIES = ("chain", "dense", "log_dense", "sparse(base=3)")
 AGGREGATIONS = ("sum", "concat", "depthwise")

@@ -13,8 +13,8 @@ from hypothesis import given, settings, strategies as st
 
 from connsearch.errors import ConnsearchError, StudyError
 from connsearch.plots import history_frame, pareto_html, plot_history, plot_pareto
-from connsearch.search.hypervolume import hypervolume, non_dominated
-from connsearch.search.pareto import ParetoFront
+from connsearch.search.reading.hypervolume import hypervolume, non_dominated
+from connsearch.search.reading.pareto import ParetoFront
 from connsearch.text import human
 
 SIDE = 6

@@ -18,10 +18,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from postgres import server_or_skip
 
-from connsearch.search import bulk
-from connsearch.search.bulk import NotWaitingError, Writes, write
-from connsearch.search.databases import connect, parse
-from connsearch.search.journal import Journal
+from connsearch.search.storages import bulk
+from connsearch.search.storages.bulk import NotWaitingError, Writes, write
+from connsearch.search.storages.databases import connect, parse
+from connsearch.search.storages.journal import Journal
 
 KNOBS = {
     "count": (3.0, IntDistribution(1, 9, log=True)),

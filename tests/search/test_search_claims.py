@@ -19,16 +19,16 @@ from optuna.trial import TrialState
 from postgres import server_or_skip
 
 from connsearch.errors import StudyError
-from connsearch.search import claims, runner
-from connsearch.search.bulk import Writes, write
-from connsearch.search.claims import Claim, ClaimLog, Timing, Watch, Worker, lease_of, next_claim
+from connsearch.search import runner
 from connsearch.search.drawing import Drawing
 from connsearch.search.hooks import Progress
-from connsearch.search.lease import Lease, LeaseLostError
 from connsearch.search.objective import Outcome
-from connsearch.search.patient import PatientStorage, patient
 from connsearch.search.space import label
-from connsearch.search.storage import claims_of
+from connsearch.search.storages import claims, claims_of
+from connsearch.search.storages.bulk import Writes, write
+from connsearch.search.storages.claims import Claim, ClaimLog, Timing, Watch, Worker, lease_of, next_claim
+from connsearch.search.storages.lease import Lease, LeaseLostError
+from connsearch.search.storages.patient import PatientStorage, patient
 from connsearch.search.study import Study
 from connsearch.search.twins import network_hash
 
@@ -42,7 +42,7 @@ def proxy(url: str) -> Iterator[str]:
     grpc = pytest.importorskip("grpc")
     from optuna.storages._grpc.server import make_server
 
-    from connsearch.search.databases import connect, parse
+    from connsearch.search.storages.databases import connect, parse
 
     pool = ThreadPoolExecutor(8)
     server = make_server(connect(parse(url)), "localhost", 0, pool)
@@ -126,7 +126,7 @@ def begin(study: Study, worker: Worker, number: int = 0) -> tuple[Claim, ClaimLo
     """Claim a trial and create it, as a worker does that is then heard of no more."""
     from optuna.trial import TrialState, create_trial
 
-    from connsearch.search.lease import first_sign
+    from connsearch.search.storages.lease import first_sign
 
     log, claim = ClaimLog(claims_of(study._study)), Claim(number, 1, worker)
     assert log.take(claim)
@@ -158,7 +158,7 @@ def test_a_new_trial_is_claimed_only_when_all_before_it_are_there(study: Study) 
 
 
 def test_a_process_that_ended_is_seen_at_once() -> None:
-    code = "from connsearch.search.claims import Worker; w = Worker.here(); print(w.pid, w.started)"
+    code = "from connsearch.search.storages.claims import Worker; w = Worker.here(); print(w.pid, w.started)"
     pid, started = map(int, subprocess.check_output([sys.executable, "-c", code]).split())
     ended = replace(Worker.here(), pid=pid, started=started)
     assert ended.is_gone()
@@ -184,7 +184,7 @@ def test_a_zombie_is_dead() -> None:
 
 def test_elsewhere_a_lease_that_does_not_change_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("connsearch.search.claims.time.monotonic", lambda: now)
+    monkeypatch.setattr("connsearch.search.storages.claims.time.monotonic", lambda: now)
     watch, claim = Watch(60), Claim(0, 1, ELSEWHERE)
 
     def is_free(beat: int, outages: int = 0, after: float = 0.0, **more: Any) -> bool:

@@ -13,9 +13,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, create_trial
 
 from connsearch.errors import StudyError
-from connsearch.search.equal_macs import explained_by_macs, ranks, standing
-from connsearch.search.importance import Importance, KnobImportance, importance_of
-from connsearch.search.knob_shares import METHODS, Sample, applies, shares_of
+from connsearch.search.reading.equal_macs import explained_by_macs, ranks, standing
+from connsearch.search.reading.importance import Importance, KnobImportance, importance_of
+from connsearch.search.reading.knob_shares import METHODS, Sample, applies, shares_of
 from connsearch.search.samplers import distributions
 from connsearch.search.space import SearchSpace
 

@@ -16,7 +16,7 @@ import pytest
 from made_up import make_config
 
 from connsearch.errors import StudyError
-from connsearch.search.journal import Journal
+from connsearch.search.storages.journal import Journal
 from connsearch.search.study import Study
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch  # noqa: F401  # so that tests/conftest.py gives it one thread, as the killed process has
 from made_up import make_config
 
-from connsearch.search.claims import ClaimLog
-from connsearch.search.storage import claims_of
+from connsearch.search.storages import claims_of
+from connsearch.search.storages.claims import ClaimLog
 from connsearch.search.study import Study
 
 KILLED = """

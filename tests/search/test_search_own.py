@@ -13,9 +13,9 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from connsearch.errors import StudyError
-from connsearch.search import patient
-from connsearch.search.lease import LeaseLostError
-from connsearch.search.patient import PatientStorage
+from connsearch.search.storages import patient
+from connsearch.search.storages.lease import LeaseLostError
+from connsearch.search.storages.patient import PatientStorage
 from connsearch.search.study import Study
 
 CALLS = {

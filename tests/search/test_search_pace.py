@@ -12,8 +12,8 @@ from made_up import make_config
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from connsearch.search.pace import RECENT, Pace, pace_of, union
-from connsearch.search.records import EXPIRY, status_of
+from connsearch.search.reading.pace import RECENT, Pace, pace_of, union
+from connsearch.search.reading.records import EXPIRY, status_of
 from connsearch.search.study import Study
 
 NOON = datetime(2026, 1, 1, 12)

@@ -14,8 +14,8 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from connsearch.errors import StudyError
-from connsearch.search import patient as module
-from connsearch.search.patient import PatientStorage, full_disk, reason_away
+from connsearch.search.storages import patient as module
+from connsearch.search.storages.patient import PatientStorage, full_disk, reason_away
 
 
 class FlakyStorage:

@@ -14,7 +14,7 @@ from connsearch.errors import SpecError
 from connsearch.search.config import StudyConfig
 from connsearch.search.failures import FAILED
 from connsearch.search.hooks import Progress
-from connsearch.search.prefilter import PREFILTER, PROXIES, Prefilter, judge, plan_line
+from connsearch.search.proxies.prefilter import PREFILTER, PROXIES, Prefilter, judge, plan_line
 from connsearch.search.study import Study
 from connsearch.spec.network import NetworkSpec
 from tests.search.made_up import SPACE, made_up_error, make_config
@@ -48,7 +48,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch, made_up: None) -> Callable[[Callable[
         ) -> dict[str, float]:
             return {name: value(spec) for name in names}
 
-        monkeypatch.setattr("connsearch.search.proxies.measure", measure)
+        monkeypatch.setattr("connsearch.search.proxies.scores.measure", measure)
 
     return take
 
@@ -166,7 +166,7 @@ def test_a_trial_that_was_cut_off_is_not_filtered_again(
     cut_off = Study.load(tmp_path / "parts").trials()[12]
     assert not cut_off.state.is_finished()
     assert cut_off.user_attrs[PREFILTER]["picks"]
-    monkeypatch.setattr("connsearch.search.prefilter.judge", None)  # calling it would raise
+    monkeypatch.setattr("connsearch.search.proxies.prefilter.judge", None)  # calling it would raise
     parts = run(tmp_path / "parts", [13])
     assert parts[12].params == whole[12].params
 
@@ -175,7 +175,7 @@ def test_candidates_that_are_no_networks_come_last(
     tmp_path: Path, proxy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the sampler's first draw has no proxy, another one is taken."""
-    from connsearch.search import prefilter
+    from connsearch.search.proxies import prefilter
 
     proxy(good)
     asked: list[int] = []
@@ -215,7 +215,7 @@ def test_a_study_of_one_budget(tmp_path: Path, proxy: Any) -> None:
 
 
 def test_the_real_proxy_is_recorded(tmp_path: Path, made_up: None) -> None:
-    from connsearch.search.proxies import measure
+    from connsearch.search.proxies.scores import measure
 
     trials = run(tmp_path / "study", [2])
     config = make_config()
@@ -247,7 +247,7 @@ def test_a_wrong_table_is_refused(table: dict[str, Any], message: str) -> None:
 def test_the_proxies_of_the_table_are_those_there_are() -> None:
     from typing import get_args
 
-    from connsearch.search.proxies import PROXIES as THERE
+    from connsearch.search.proxies.scores import PROXIES as THERE
 
     assert list(get_args(Prefilter.model_fields["proxy"].annotation)) == list(THERE)
 

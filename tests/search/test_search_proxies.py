@@ -16,10 +16,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from connsearch.errors import SpecError, StudyError
 from connsearch.nn.network import Network
-from connsearch.search import correlation
-from connsearch.search.correlation import estimate, kendall, lead, partial, ranks, spearman
-from connsearch.search.proxies import PROXIES, grad_norm, measure, naswot, snip, synflow
-from connsearch.search.proxy_report import compare_proxies, report_of
+from connsearch.search.proxies import correlation
+from connsearch.search.proxies.correlation import estimate, kendall, lead, partial, ranks, spearman
+from connsearch.search.proxies.report import compare_proxies, report_of
+from connsearch.search.proxies.scores import PROXIES, grad_norm, measure, naswot, snip, synflow
 from connsearch.search.space import SearchSpace
 from connsearch.search.study import Study
 from tests.search.made_up import SPACE, make_config

@@ -22,12 +22,12 @@ from connsearch.search.given import Given
 from connsearch.search.hooks import Progress
 from connsearch.search.objective import Outcome
 from connsearch.search.progress import ConsoleProgress
-from connsearch.search.pruning import Pruned, make_pruner
-from connsearch.search.records import front_frame, status_of
-from connsearch.search.replay import replay
+from connsearch.search.pruning.replay import replay
+from connsearch.search.pruning.rules import Pruned, make_pruner
+from connsearch.search.pruning.stops import curves_of
+from connsearch.search.reading.records import front_frame, status_of
 from connsearch.search.samplers import SAMPLERS
 from connsearch.search.session import closing_line
-from connsearch.search.stops import curves_of
 from connsearch.search.study import Study
 from connsearch.spec.network import NetworkSpec
 from connsearch.train.result import EpochRecord, StopTraining, TrainResult

@@ -12,7 +12,8 @@ from hypothesis import given, strategies as st
 
 from connsearch.errors import SpecError, StudyError
 from connsearch.registry import Ref
-from connsearch.search.pruning import (
+from connsearch.search.pruning.replay import replay
+from connsearch.search.pruning.rules import (
     PRUNERS,
     Curve,
     End,
@@ -22,7 +23,6 @@ from connsearch.search.pruning import (
     median,
     successive_halving,
 )
-from connsearch.search.replay import replay
 
 RULES = sorted(set(PRUNERS) - {"none"})
 

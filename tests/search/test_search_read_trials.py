@@ -12,8 +12,7 @@ from made_up import diverged_outcome, made_up_outcome, make_config
 from optuna.trial import TrialState, create_trial
 
 from connsearch.errors import StudyError
-from connsearch.search.study import Study
-from connsearch.search.tables import (
+from connsearch.search.reading.tables import (
     chosen,
     curves_table,
     records_of,
@@ -21,6 +20,7 @@ from connsearch.search.tables import (
     trials_text,
     write_csv,
 )
+from connsearch.search.study import Study
 from connsearch.spec.network import NetworkSpec
 
 DEEP = 2  # blocks

@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from connsearch.cost import network_cost
 from connsearch.errors import SpecError, StudyError
-from connsearch.search.confirmed import ConfirmedFront, confirmed_front
-from connsearch.search.replicates import (
+from connsearch.search.replicates.confirmed import ConfirmedFront, confirmed_front
+from connsearch.search.replicates.plan import (
     Candidate,
     Planned,
     ReplicatesConfig,
@@ -23,7 +23,7 @@ from connsearch.search.replicates import (
     replicates_of,
     schedule,
 )
-from connsearch.search.replicates_session import begin_replicates, read_replicates, run_replicates
+from connsearch.search.replicates.session import begin_replicates, read_replicates, run_replicates
 from connsearch.search.study import Study
 from connsearch.spec.network import NetworkSpec
 

@@ -12,9 +12,9 @@ from optuna.samplers import GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from connsearch.errors import SpecError
 from connsearch.registry import Ref
 from connsearch.search.choices import AnyOf, FloatRange, IntRange
-from connsearch.search.journal import Journal
 from connsearch.search.samplers import SAMPLERS, distributions, make_sampler
 from connsearch.search.seeds import stream_seed
+from connsearch.search.storages.journal import Journal
 from connsearch.search.study import Study
 
 N = 12

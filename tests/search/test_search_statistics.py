@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from connsearch.search.statistics import (
+from connsearch.search.tournament.statistics import (
     N_PERMUTED,
     UNKNOWN,
     Interval,
@@ -114,7 +114,7 @@ def test_no_p_value_is_below_that_of_a_worse_one() -> None:
 
 
 def test_equals_of_the_best_are_rarely_told_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("connsearch.search.statistics.N_PERMUTED", 199)
+    monkeypatch.setattr("connsearch.search.tournament.statistics.N_PERMUTED", 199)
     draw, wrong, right = np.random.default_rng(1), 0, 0
     for _ in range(200):
         found = behind_best_p(draw.normal(np.array([0, 0, 0, 3, 4]), size=(5, 5)))

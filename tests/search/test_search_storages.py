@@ -12,9 +12,9 @@ from made_up import make_config
 from postgres import server_or_skip
 
 from connsearch.errors import StudyError
-from connsearch.search.databases import check, label, parse
 from connsearch.search.plan import plan_text
-from connsearch.search.storage import ADDRESS, COPY, JOURNAL, LOCK, find
+from connsearch.search.storages import ADDRESS, COPY, JOURNAL, LOCK, find
+from connsearch.search.storages.databases import check, label, parse
 from connsearch.search.study import Study
 
 

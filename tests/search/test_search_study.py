@@ -23,11 +23,11 @@ from connsearch.search.objective import (
     evaluate_network,
     training_device,
 )
-from connsearch.search.pace import Pace
 from connsearch.search.plan import plan_text
-from connsearch.search.records import Status, _common
+from connsearch.search.reading.pace import Pace
+from connsearch.search.reading.records import Status, _common
 from connsearch.search.space import Member, SearchSpace
-from connsearch.search.storage import COPY, JOURNAL, LOCK, check_writable
+from connsearch.search.storages import COPY, JOURNAL, LOCK, check_writable
 from connsearch.search.study import Study
 from connsearch.spec import AGGREGATIONS, UNITS
 from connsearch.spec.network import NetworkSpec

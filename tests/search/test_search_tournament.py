@@ -18,11 +18,11 @@ from connsearch.cost import network_cost
 from connsearch.errors import SpecError, StudyError
 from connsearch.search.config import StudyConfig
 from connsearch.search.retrain import retrain_exactly
-from connsearch.search.standings import Standings, standings_of
-from connsearch.search.statistics import bootstrap_interval, holm, sign_flip_p
 from connsearch.search.study import Study
-from connsearch.search.tournament import shape_of, tournament_of
-from connsearch.search.tournament_session import read_tournament, run_tournament
+from connsearch.search.tournament.contestants import shape_of, tournament_of
+from connsearch.search.tournament.session import read_tournament, run_tournament
+from connsearch.search.tournament.standings import Standings, standings_of
+from connsearch.search.tournament.statistics import bootstrap_interval, holm, sign_flip_p
 from connsearch.spec.network import NetworkSpec
 
 SPACE = {**SMALL, "budget": {"macs": {"low": 100_000, "high": 400_000}, "tolerance": 0.05}}
@@ -60,7 +60,7 @@ class Trainer(StandIn):
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     found = Trainer()
     monkeypatch.setattr("connsearch.search.attempt.evaluate_network", found)
-    monkeypatch.setattr("connsearch.search.statistics.N_PERMUTED", 499)
+    monkeypatch.setattr("connsearch.search.tournament.statistics.N_PERMUTED", 499)
     return found
 
 

@@ -11,11 +11,11 @@ import pytest
 from made_up import diverged_outcome, made_up_outcome, make_config
 
 from connsearch.errors import ConnsearchError, StudyError
-from connsearch.search import to_tensorboard
 from connsearch.search.study import Study
-from connsearch.search.to_mlflow import STATE, STUDY, TRIAL, log_mlflow
-from connsearch.search.to_tensorboard import MARK, log_tensorboard
-from connsearch.search.tracking import LoggedTrial, identity_of, logged_trials
+from connsearch.search.tracking import tensorboard as to_tensorboard
+from connsearch.search.tracking.log import LoggedTrial, identity_of, logged_trials
+from connsearch.search.tracking.mlflow import STATE, STUDY, TRIAL, log_mlflow
+from connsearch.search.tracking.tensorboard import MARK, log_tensorboard
 from connsearch.spec.network import NetworkSpec
 
 N = 6

@@ -14,12 +14,12 @@ from optuna.trial import TrialState, create_trial
 
 from connsearch.errors import StudyError
 from connsearch.search.config import StudyConfig
-from connsearch.search.prior import View, comparable, prior_trials, seen_by
 from connsearch.search.samplers import distributions, make_sampler
-from connsearch.search.storage import COPY
+from connsearch.search.storages import COPY
 from connsearch.search.study import Study
-from connsearch.search.transfer import best_first
-from connsearch.search.warm_start import EarlierTrial, WarmStart, start_lines
+from connsearch.search.transfer.prior import View, comparable, prior_trials, seen_by
+from connsearch.search.transfer.studies import best_first
+from connsearch.search.transfer.warm_start import EarlierTrial, WarmStart, start_lines
 from tests.search.made_up import SPACE, diverged_outcome, made_up_error, make_config
 
 LARGE = SPACE | {"budget": {"macs": {"low": 200_000, "high": 800_000}}}

@@ -9,10 +9,10 @@ import pytest
 
 from connsearch.errors import BudgetError, SpecError
 from connsearch.search.config import StudyConfig
-from connsearch.search.preset_knobs import preset_knobs
 from connsearch.search.space import SearchSpace
 from connsearch.search.study import Study
-from connsearch.search.warm_start import check_start, first_trials, given_knobs, start_lines
+from connsearch.search.transfer.preset_knobs import preset_knobs
+from connsearch.search.transfer.warm_start import check_start, first_trials, given_knobs, start_lines
 from connsearch.spec.presets import list_presets, preset
 from tests.search.made_up import SPACE, make_config
 

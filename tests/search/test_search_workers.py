@@ -20,10 +20,10 @@ from made_up import make_config
 from postgres import Server, server_or_skip
 
 from connsearch.errors import StudyError
-from connsearch.search.claims import ClaimLog, Timing, lease_of
 from connsearch.search.config import StudyConfig
 from connsearch.search.hooks import Progress
-from connsearch.search.storage import claims_of
+from connsearch.search.storages import claims_of
+from connsearch.search.storages.claims import ClaimLog, Timing, lease_of
 from connsearch.search.study import Study
 from connsearch.search.workers import Crew, _Parent
 

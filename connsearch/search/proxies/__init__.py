@@ -1,0 +1,1 @@
+"""Zero-cost proxies: what networks that were never trained say, and whether to believe it."""

@@ -1,0 +1,1 @@
+"""Pruning: which trials are ended early, and what that saves and loses."""

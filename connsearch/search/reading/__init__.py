@@ -1,0 +1,1 @@
+"""Reading a study: its front, tables, history, importance of knobs."""

@@ -1,0 +1,264 @@
+"""All that a study recorded, as tables: a row for each trial, a row for each epoch of each trial."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from connsearch.errors import StudyError, did_you_mean
+from connsearch.files import write_whole
+from connsearch.search.failures import DIVERGED
+from connsearch.search.reading.records import network_row, state_of
+from connsearch.search.seeds import SEEDS_OF
+from connsearch.search.storages.claims import lease_of
+from connsearch.search.twins import HASH, TWIN
+from connsearch.text import human, table
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+STATES = ("complete", "failed", "pruned", "waiting", "unfinished")
+CURVE_COLUMNS = (
+    "trial",
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_error",
+    "val_loss",
+    "val_error",
+    "seconds",
+)
+_READ = {  # attributes of a trial that have their own place in its row
+    *(
+        "network",
+        "cost",
+        "budget",
+        "curve",
+        "lease",
+        "environment",
+        "reason",
+        "error",
+        "val_error",
+        "seconds",
+    ),
+    *(HASH, TWIN, SEEDS_OF),
+}
+_WHOLE = (
+    *("macs", "params", "inference_bytes", "training_bytes", "n_layers", "budget_macs", "budget_params"),
+    *("twin", "seeds_of", "epochs", "pid", "attempts"),
+)
+_SHOWN = (
+    *("trial", "state", "val_error", "macs", "params", "topology", "aggregation", "depths", "widths"),
+    *("seconds", "reason", "twin", "ended", "host"),
+)
+_TEXT = ("state", "topology", "aggregation", "depths", "widths", "reason", "host", "ended")
+_LONGEST = 40  # characters of a cell
+
+
+def trials_table(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> pd.DataFrame:
+    """Return a row for each trial, in the order of their numbers; what a trial does not have is missing.
+
+    Args:
+        trials: All trials of a study, those that run included.
+        objectives: The names of the study's objectives.
+
+    Returns:
+        Columns: `trial`, `state`, `reason`; what was reached and counted (`val_error` a fraction, `macs`
+        multiply-accumulates per image, `params` scalars, bytes); the network in words; `budget_*`; its
+        `hash`, the `twin` that had the same before, the trial whose seeds it took (`seeds_of`); `epochs`
+        done; `seconds` of training and `wall_seconds` from begin to end; `started`, `ended` by the clock
+        of the worker, its `host` and `pid`, `attempts`; `knob_*`, `told_*` (the values that the sampler
+        learnt from, the worst ones where a trial failed), `constraint_*`, `env_*`, all other attributes
+        under their own names; `network` and `error` whole.
+    """
+    rows = [_row(trial, objectives) for trial in trials]
+    columns = dict.fromkeys(name for block in range(_N_BLOCKS) for row in rows for name in row[block])
+    frame = pd.DataFrame([_joined(row) for row in rows], columns=list(columns or ["trial", "state"]))
+    return frame.astype({name: "Int64" for name in _WHOLE if name in frame.columns})
+
+
+_N_BLOCKS = 8
+"""Parts of a row; columns of one part stay together however many trials have them."""
+
+
+def _row(trial: FrozenTrial, objectives: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    attrs, told = trial.user_attrs, trial.values or []
+    more = {key: value for key, value in attrs.items() if key not in _READ}
+    return (
+        {"trial": trial.number, "state": state_of(trial), "reason": attrs.get("reason")},
+        _reached(attrs),
+        _identity(attrs),
+        _course(trial),
+        {f"knob_{name}": value for name, value in trial.params.items()},
+        {f"told_{name}": value for name, value in zip(objectives, told, strict=False)}
+        | {f"constraint_{name}": value for name, value in trial.constraints.items()},
+        {f"env_{name}": value for name, value in attrs.get("environment", {}).items()} | dict(_flat(more)),
+        {name: attrs.get(name) for name in ("network", "error")},
+    )
+
+
+def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _reached(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the error, and the cost and the words of the network if there is one."""
+    known = network_row(attrs) if {"network", "cost"} <= attrs.keys() else {}
+    return {"val_error": attrs.get("val_error"), **known}
+
+
+def _identity(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    budget = {f"budget_{name}": bound for name, bound in attrs.get("budget", {}).items()}
+    return budget | {name: attrs.get(name) for name in (HASH, TWIN, SEEDS_OF)}
+
+
+def _course(trial: FrozenTrial) -> dict[str, Any]:
+    """Return how far training came, how long it took, when and where."""
+    attrs, lease = trial.user_attrs, lease_of(trial)
+    wall = trial.duration.total_seconds() if trial.duration is not None else None
+    return {
+        "epochs": len(attrs["curve"]) if "curve" in attrs else lease.get("epoch"),
+        "seconds": attrs.get("seconds"),
+        "wall_seconds": wall,
+        "started": trial.datetime_start,
+        "ended": trial.datetime_complete,
+        "host": lease.get("host"),
+        "pid": lease.get("pid"),
+        "attempts": lease.get("attempt"),
+    }
+
+
+def _flat(data: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield all values of nested tables by dotted names; lists stay what they are."""
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}", value
+
+
+def curves_table(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
+    """Return a row for each recorded epoch of each trial: losses and errors of both splits, rate, seconds.
+
+    A trial's curve is recorded when it ends: those that run have none yet.
+    """
+    rows = [
+        {"trial": trial.number, **record} for trial in trials for record in trial.user_attrs.get("curve", [])
+    ]
+    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+
+
+# ---- choosing --------------------------------------------------------------------------------------------
+
+
+def chosen(
+    frame: pd.DataFrame,
+    *,
+    states: Collection[str] = (),
+    sort: str | None = None,
+    reverse: bool = False,
+    n: int | None = None,
+) -> pd.DataFrame:
+    """Return some rows of a table of trials.
+
+    Args:
+        frame: As `trials_table` gives it.
+        states: Only these; all, if there are none. "diverged" takes the complete ones that diverged.
+        sort: Column to sort by, missing values last.
+        reverse: Whether the greatest comes first.
+        n: Only so many from the top.
+
+    Raises:
+        StudyError: if there is no such state or column.
+    """
+    for state in states:
+        if state not in (*STATES, DIVERGED):
+            raise StudyError(f"unknown state {state!r}. {did_you_mean(state, (*STATES, DIVERGED))}")
+    if states:
+        frame = frame[frame["state"].isin(list(states)) | _diverged(frame, states)]
+    if sort is not None:
+        if sort not in frame.columns:
+            raise StudyError(f"no column {sort!r} to sort by. {did_you_mean(sort, frame.columns)}")
+        frame = _sorted(frame, sort, reverse)
+    return frame if n is None else frame.head(n)
+
+
+def _diverged(frame: pd.DataFrame, states: Collection[str]) -> pd.Series:
+    return (frame["reason"] == DIVERGED) & (DIVERGED in states)
+
+
+def _sorted(frame: pd.DataFrame, column: str, reverse: bool) -> pd.DataFrame:
+    """Return sorted rows, of equal ones the lower number first; what is no number is sorted as text."""
+    kinds = frame[column].dropna().map(lambda value: not isinstance(value, int | float | pd.Timestamp))
+    key = (lambda cells: cells.map(str, na_action="ignore")) if kinds.any() else None
+    return frame.sort_values(column, ascending=not reverse, na_position="last", kind="stable", key=key)
+
+
+# ---- writing ---------------------------------------------------------------------------------------------
+
+
+def write_csv(frame: pd.DataFrame, path: str | PathLike[str]) -> None:
+    """Write a table; tables and lists in a cell as JSON.
+
+    Raises:
+        ConnsearchError: if the file cannot be written.
+    """
+    cells = frame.map(lambda value: json.dumps(value) if isinstance(value, dict | list) else value)
+    write_whole(path, cells.to_csv(index=False).encode())
+
+
+def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return plain data, ready for JSON: times as ISO text, what is missing or not finite as None."""
+    return [{str(k): _plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return value
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, pd.Timestamp):
+        return value.isoformat()
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def trials_text(frame: pd.DataFrame, width: int | None = None, *, first: str | None = None) -> str:
+    """Return the columns that people look at first, as many as fit into the width of the terminal.
+
+    Args:
+        frame: As `trials_table` gives it.
+        first: A column that comes right after the trial's number, such as what it is sorted by.
+        width: In characters; by default the terminal's.
+    """
+    if frame.empty:
+        return "no trial"
+    wanted = dict.fromkeys(["trial", *([first] if first else []), *_SHOWN])
+    shown = [name for name in wanted if name in frame.columns and frame[name].notna().any()]
+    columns = [[name, *(_cell(name, value) for value in frame[name])] for name in shown]
+    room = shutil.get_terminal_size((100, 24)).columns if width is None else width
+    fitting: list[list[str]] = []
+    used = -2
+    for cells in columns:
+        used += 2 + max(map(len, cells))
+        if used > room and len(fitting) > 2:
+            break
+        fitting.append(cells)
+    header = [cells[0] for cells in fitting]
+    return table(header, list(zip(*(cells[1:] for cells in fitting), strict=True)), left=_TEXT)
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None or pd.isna(value):
+        return "-"
+    if isinstance(value, pd.Timestamp):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    text = human(column, value) if column != "seconds" else f"{value:.1f}"
+    line = next(iter(text.splitlines()), "")
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."

@@ -1,0 +1,1 @@
+"""Replicates: does a front hold with fresh seeds?"""

@@ -1,0 +1,1 @@
+"""Tournaments: topologies and aggregations against each other, all else equal."""

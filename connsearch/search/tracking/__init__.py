@@ -1,0 +1,1 @@
+"""Trials for tools that track experiments."""

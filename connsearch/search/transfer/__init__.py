@@ -1,0 +1,1 @@
+"""Transfer: what a study begins with: presets, and trials of other studies."""
