@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         register_unit as register_unit,
     )
     from connsearch.spec.presets import list_presets as list_presets, preset as preset
-    from connsearch.train import TrainConfig as TrainConfig, train as train
+    from connsearch.train import TrainConfig as TrainConfig
 
 __version__ = "0.1.0"
 
@@ -92,7 +92,7 @@ _HOMES = {
         "connsearch.spec",
     ),
     **dict.fromkeys(["list_presets", "preset"], "connsearch.spec.presets"),
-    **dict.fromkeys(["TrainConfig", "train"], "connsearch.train"),
+    "TrainConfig": "connsearch.train",
 }
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)
