@@ -1,6 +1,7 @@
 """Does a search begin better with what a search at smaller budgets has found? Real accuracies.
 
-    python benchmarks/search_transfer.py [--samplers tpe,nsga2] [--starts designs,prior] [--seeds 20]
+    python benchmarks/search_transfer.py [--samplers tpe,nsga2] [--starts designs,prior]
+        [--questions "front, 8 x; one budget, 7 x"] [--seeds 20]
 
 A search of 60 trials at small budgets is followed by one at larger budgets, which begins with nothing, with
 the 5 best designs, with all results as a prior, or with both, as `warm_start` of a study does. Appends a line
@@ -13,6 +14,7 @@ import argparse
 import itertools
 import os
 import sys
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from record import append, machine
 from search_quality import Draws, Search, curves, interval, shape_draws, shape_of
 from search_table import Question, Table
 
+from connsearch.errors import did_you_mean
 from connsearch.registry import Ref
 from connsearch.search.choices import IntRange
 from connsearch.search.samplers import make_sampler
@@ -147,21 +150,39 @@ def judge(transfer: Transfer, sampler: str, starts: list[str], n_seeds: int, n_t
     return lines
 
 
-def main() -> None:
+def arguments(questions: Iterable[str]) -> argparse.ArgumentParser:
+    """Return what reads the command line; names of questions hold commas, so semicolons separate them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    asked = transfers(Table.read())
-    known = {"questions": asked, "samplers": ("tpe", "nsga2"), "starts": STARTS}
-    for name, values in known.items():
-        parser.add_argument(f"--{name}", default=";".join(values), help=f"of {'; '.join(values)}")
+    known = {"questions": (questions, "; "), "samplers": (("tpe", "nsga2"), ", "), "starts": (STARTS, ", ")}
+    for name, (values, between) in known.items():
+        reads, told = some_of([*values], between.strip()), f"of {between.join(values)} (all)"
+        parser.add_argument(f"--{name}", type=reads, default=[*values], help=told)
     parser.add_argument("--seeds", type=int, default=20, help="searches of each kind (20)")
     parser.add_argument("--trials", type=int, default=40, help="trials of a search (40)")
     parser.add_argument("--dry", action="store_true", help="print, and write no results")
-    options = parser.parse_args()
+    return parser
+
+
+def some_of(known: list[str], between: str) -> Callable[[str], list[str]]:
+    """Return what reads some of the known words."""
+
+    def read(text: str) -> list[str]:
+        words = [word.strip() for word in text.split(between)]
+        for word in words:
+            if word not in known:
+                raise argparse.ArgumentTypeError(f"unknown {word!r}. {did_you_mean(word, known)}")
+        return words
+
+    return read
+
+
+def main() -> None:
+    asked = transfers(Table.read())
+    options = arguments(asked).parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     about = machine() | {name: version(name) for name in ("optuna", "numpy", "connsearch")}
-    starts = options.starts.split(";")
-    for question, sampler in itertools.product(options.questions.split(";"), options.samplers.split(";")):
-        for line in judge(asked[question], sampler, starts, options.seeds, options.trials):
+    for question, sampler in itertools.product(options.questions, options.samplers):
+        for line in judge(asked[question], sampler, options.starts, options.seeds, options.trials):
             gains = zip(line["after_trials"], *line["gain"].values(), strict=True)
             words = ", ".join(
                 f"{100 * m:+.1f} [{100 * a:+.1f}, {100 * b:+.1f}] at {n}" for n, m, a, b in gains

@@ -39,12 +39,16 @@ if TYPE_CHECKING:
         implement_aggregation as implement_aggregation,
     )
     from connsearch.plots import (
-        pareto_html as pareto_html,
         plot_connectivity as plot_connectivity,
         plot_graph as plot_graph,
         plot_history as plot_history,
         plot_importance as plot_importance,
         plot_pareto as plot_pareto,
+    )
+    from connsearch.report import (
+        pareto_html as pareto_html,
+        report_of as report_of,
+        write_report as write_report,
     )
     from connsearch.search import (
         ParetoFront as ParetoFront,
@@ -76,7 +80,7 @@ _HOMES = {
     **dict.fromkeys(["lower", "optimize"], "connsearch.ir"),
     **dict.fromkeys(["Network", "build", "implement_aggregation"], "connsearch.nn"),
     **dict.fromkeys(
-        ["pareto_html", "plot_connectivity", "plot_graph", "plot_history", "plot_importance", "plot_pareto"],
+        ["plot_connectivity", "plot_graph", "plot_history", "plot_importance", "plot_pareto"],
         "connsearch.plots",
     ),
     **dict.fromkeys(["ParetoFront", "SearchSpace", "Study", "StudyConfig"], "connsearch.search"),
@@ -93,6 +97,7 @@ _HOMES = {
     ),
     **dict.fromkeys(["list_presets", "preset"], "connsearch.spec.presets"),
     "TrainConfig": "connsearch.train",
+    **dict.fromkeys(["pareto_html", "report_of", "write_report"], "connsearch.report"),
 }
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

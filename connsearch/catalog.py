@@ -17,6 +17,7 @@ from connsearch.spec.chains import HEADS, LINES, STEMS, TRANSITIONS, UNITS
 from connsearch.spec.drops import DROPS
 from connsearch.spec.presets import PRESETS, list_presets, preset
 from connsearch.text import si
+from connsearch.train.recipes import RECIPES
 
 CATALOGS: dict[str, Registry[Any] | Mapping[str, Any]] = {
     "topologies": TOPOLOGIES,
@@ -30,6 +31,7 @@ CATALOGS: dict[str, Registry[Any] | Mapping[str, Any]] = {
     "presets": PRESETS,
     "datasets": DATASETS,
     "samplers": SAMPLERS,
+    "recipes": RECIPES,
     "passes": PASSES,
 }
 
@@ -37,12 +39,14 @@ CATALOGS: dict[str, Registry[Any] | Mapping[str, Any]] = {
 def catalog(kind: str) -> str:
     """Return a line for each entry of a catalogue: its name, what it is, parameters with their defaults.
 
-    Of a preset: its parameters, MACs and input.
+    Of a preset: its parameters, MACs and input. Of a recipe: what it fills.
     """
     entries = CATALOGS[kind]
     width = max(map(len, entries))
     if entries is PRESETS:
         return _presets()
+    if entries is RECIPES:
+        return "\n".join(f"{name:<{width}}  {r.about} [{r}]" for name, r in sorted(RECIPES.items()))
     if not isinstance(entries, Registry):
         return "\n".join(f"{name:<{width}}  {inspect.getdoc(entries[name])}" for name in sorted(entries))
     return "\n".join(f"{name:<{width}}  {_about(entries, name)}" for name in sorted(entries))

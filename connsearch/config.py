@@ -148,6 +148,31 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise SpecError(f"{path}: is no TOML: {error}") from None
 
 
+def override(data: dict[str, Any], text: str) -> None:
+    """Put a value in place of what a table holds, as `--set` says it.
+
+    Args:
+        data: The table; it is changed, and tables that are missing on the way are made.
+        text: `key.key=value`; the value is TOML, or text where it is no TOML.
+
+    Raises:
+        SpecError: if the text is no such thing, or leads through something else than a table.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise SpecError(f"--set takes key=value, got {text!r}")
+    *outer, last = key.strip().split(".")
+    table: Any = data
+    for part in outer:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise SpecError(f"--set {text}: {part!r} is a value, not a table")
+    try:
+        table[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[last] = value
+
+
 def _check_exact(kind: Any, value: object) -> None:
     """Raise `SpecError`, with its place inside the value, where pydantic would convert a value to a type."""
     origin, inner = get_origin(kind), get_args(kind)

@@ -7,7 +7,14 @@ from collections.abc import Iterable
 
 
 class ConnsearchError(Exception):
-    """Base of every error that connsearch raises on purpose; the command line prints it as one line."""
+    """Base of every error that connsearch raises on purpose; the command line prints it as one line.
+
+    Attributes:
+        told: Whether another process of the same training prints it, so that it is printed once; None if it
+            did not arise while they trained together.
+    """
+
+    told: bool | None = None
 
 
 class SpecError(ConnsearchError, ValueError):

@@ -56,6 +56,16 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def first_line(words: object) -> str:
+    """Return the first line of a text, or of what an error says; of an error that says nothing its name.
+
+    >>> first_line(ValueError("it is wrong\\nand long")), first_line(KeyError()), first_line("")
+    ('it is wrong', 'KeyError', '')
+    """
+    line = next(iter(str(words).strip().splitlines()), "")
+    return line or (type(words).__name__ if isinstance(words, BaseException) else "")
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[str] = ()) -> str:
     """Return lines of aligned columns, numbers to the right, the columns named in `left` to the left.
 

@@ -316,6 +316,36 @@ def _log_dense_pixels(draw: Draw) -> NetworkSpec:
     return fc_log_densenet(depths, growth, lean=draw(st.booleans()), **_any_order(draw))
 
 
+def encoder_decoder(draw: Draw, *, most: int = 5) -> NetworkSpec:
+    """Return a small network of layout `encoder_decoder`: any pair and scope, each block on its own."""
+    count, scope = draw(st.sampled_from(range(1, most + 1, 2))), draw(st.sampled_from(["block", "global"]))
+    units = ["conv", "basic", "dense_bottleneck(inner=2)", "conv(expansion=2, bias=true)"]
+    blocks = [
+        {
+            "topology": draw(topologies()),
+            "aggregation": draw(aggregations(any_channels=draw(st.booleans()))),
+            "unit": draw(st.sampled_from(units)),
+            "n_layers": draw(st.integers(1, 3)),
+            "width": draw(st.integers(1, 4)),
+        }
+        for _ in range(count)
+    ]
+    step = 1 << (count // 2)
+    return NetworkSpec(
+        layout="encoder_decoder",
+        scope=scope,
+        input=InputConfig(height=step * draw(st.integers(1, 2)), width=step * draw(st.integers(1, 3))),
+        n_classes=draw(st.integers(1, 4)),
+        stem_ratio=draw(st.integers(0, 3)),
+        transition=draw(st.sampled_from(["conv", "pool(kind=max)", "pool(norm=instance)"])),
+        carry=draw(st.sampled_from(["pool", "conv(kernel=1, norm=none)"])),
+        up=draw(st.sampled_from(["deconv", "deconv(norm=batch, activation=relu)", "deconv(kernel=5)"])),
+        hubs=draw(st.integers(0, count)) if scope == "global" else 0,
+        compression=draw(st.sampled_from([0.0, 0.5, 1.0])),
+        blocks=blocks,
+    )
+
+
 def _hourglass(draw: Draw) -> NetworkSpec:
     widths = _widths(draw, range(draw(st.integers(1, 3))))
     return unet(widths) if draw(st.booleans()) else hypercolumn(widths)
@@ -346,6 +376,7 @@ FAMILIES: dict[str, tuple[Callable[[Draw], NetworkSpec], int]] = {
     "dense, each pixel": (_dense_pixels, 2),
     "log-dense, each pixel": (_log_dense_pixels, 2),
     "hourglass": (_hourglass, 4),
+    "encoder-decoder": (partial(encoder_decoder, most=3), 2),
     "harmonic": (_harmonic, 8),
 }
 TIED_WIDTHS = {  # a block's width is bounded by the block before, or a step wider may cost the same

@@ -23,9 +23,11 @@ LAYERS = (
     ("search",),
     ("plots",),
     ("export",),
+    ("report",),
     ("testing",),
     ("catalog", "schemas"),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 TORCH_FREE = {name for name, level in LEVEL.items() if level < LEVEL["kernels"]}

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 SHIPPED = [
     *((path, "search_space.schema.json") for path in sorted((ROOT / "search_spaces").glob("*.toml"))),
     *((path, "study.schema.json") for path in sorted((ROOT / "studies").glob("*.toml"))),
+    *((path, "network.schema.json") for path in sorted((ROOT / "studies" / "networks").glob("*.toml"))),
 ]
 
 

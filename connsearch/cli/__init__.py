@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from connsearch.cli import compiler, connectivity, export, networks, proxies, reading, studies, tournament
+from connsearch.cli import (
+    compiler,
+    connectivity,
+    evaluate,
+    export,
+    networks,
+    proxies,
+    reading,
+    report,
+    studies,
+    tournament,
+    training,
+)
 from connsearch.cli.application import app
 
 __all__ = ["app", "run_app"]
@@ -16,6 +28,8 @@ COMMANDS = (  # in the order that --help shows
     networks.cost,
     compiler.verify,
     compiler.bench,
+    training.train,
+    evaluate.evaluate,
     studies.sample,
     studies.plan,
     studies.run,
@@ -26,10 +40,11 @@ COMMANDS = (  # in the order that --help shows
     reading.history,
     reading.importance,
     reading.log,
+    report.report,
     tournament.tournament,
     tournament.replicate,
     proxies.proxies,
-    studies.retrain,
+    training.retrain,
     export.export,
     connectivity.connectivity,
     connectivity.prune,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +22,10 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except ConnsearchError as error:
-            typer.echo(f"Error: {error}", err=True)
+            from connsearch.train.torchrun import tells
+
+            if tells(error):
+                typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(1) from None
 
 
@@ -60,3 +65,22 @@ def read_network(net: str, classes: int | None = None) -> NetworkSpec:
     from connsearch.spec.presets import load_network
 
     return load_network(net, n_classes=classes)
+
+
+def checked(pictures: Iterable[Path | None] | None, *tables: Path | None) -> list[Path]:
+    """Return the files that are to be written, pictures first, if each can be; None is none.
+
+    Raises:
+        ConnsearchError: if one cannot be.
+    """
+    from connsearch.plots.files import check_path, check_picture_path
+
+    drawn = [check_picture_path(path) for path in pictures or () if path is not None]
+    return [*drawn, *(check_path(path) for path in tables if path is not None)]
+
+
+def wrote(*files: Path | None) -> None:
+    """Say which files were written; None is none."""
+    for path in files:
+        if path is not None:
+            typer.echo(f"wrote {path}", err=True)

@@ -16,7 +16,7 @@ DTYPE = "float32, bfloat16 or float16"
 
 def _device(name: str) -> str:
     """Return a device that is there."""
-    from connsearch.train.loop import torch_device
+    from connsearch.train.surroundings import torch_device
 
     return str(torch_device(name))
 

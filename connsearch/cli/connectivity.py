@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from connsearch.cli.application import Json, read_network
+from connsearch.cli.application import Json, read_network, wrote
 
 if TYPE_CHECKING:
     from connsearch.train.trained import Trained
@@ -80,9 +80,7 @@ def connectivity(
         learned.write_csv(frame, csv)
     text = learned.strengths_text(spec.name, frame)
     typer.echo(json.dumps(learned.strengths_record(trained, frame, classes)) if as_json else text)
-    for path in (output, by_class, csv):
-        if path is not None:
-            typer.echo(f"wrote {path}", err=True)
+    wrote(output, by_class, csv)
 
 
 def prune(
@@ -120,8 +118,7 @@ def prune(
     write_whole(output, found.after.network.spec.to_toml().encode())
     save_trained(found.after, weights)
     typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
-    for path in (output, weights):
-        typer.echo(f"wrote {path}", err=True)
+    wrote(output, weights)
 
 
 def _load(checkpoint: Path, net: str | None) -> Trained:

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     drops = "drops"
     datasets = "datasets"
     samplers = "samplers"
+    recipes = "recipes"
     passes = "passes"
 
 

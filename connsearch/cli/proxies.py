@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from connsearch.cli.application import Json
+from connsearch.cli.application import Json, checked, wrote
 from connsearch.cli.studies import Directory, Storage
 
 
@@ -30,14 +30,12 @@ def proxies(
     """Say how zero-cost proxies order a study's errors, beside MACs and parameters."""
     from rich.console import Console
 
-    from connsearch.plots.files import check_path
     from connsearch.search.objective import training_device
     from connsearch.search.proxies.report import compare_proxies
     from connsearch.search.proxies.scores import PROXIES
     from connsearch.search.study import Study
 
-    if csv is not None:
-        check_path(csv)
+    files = checked(None, csv)
     where, study = training_device(device), Study.load(directory, storage)
     chosen = list(dict.fromkeys(names or PROXIES))
     console = Console(stderr=True)
@@ -51,5 +49,4 @@ def proxies(
     if csv is not None:
         found.to_csv(csv)
     typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
-    if csv is not None:
-        typer.echo(f"wrote {csv}", err=True)
+    wrote(*files)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from connsearch.cli.application import Json
+from connsearch.cli.application import Json, checked, wrote
 from connsearch.cli.studies import Directory, Storage
 
 Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the whole table.")]
@@ -35,13 +35,11 @@ def trials(
     as_json: Json = False,
 ) -> None:
     """Print the trials of a study; --csv and --json have all that is recorded of them."""
-    from connsearch.plots.files import check_path
-    from connsearch.search.reading.tables import chosen, records_of, trials_text, write_csv
+    from connsearch.search.reading.plain import records_of
+    from connsearch.search.reading.tables import chosen, trials_text, write_csv
     from connsearch.search.study import Study
 
-    files = [path for path in (csv, curves) if path is not None]
-    for path in files:
-        check_path(path)
+    files = checked(None, csv, curves)
     study = Study.load(directory, storage)
     frame = chosen(study.trials_frame(), states=states or [], sort=sort, reverse=reverse, n=n)
     if csv is not None:
@@ -54,7 +52,7 @@ def trials(
         typer.echo(json.dumps({"objectives": objectives, "trials": records_of(frame)}))
     else:
         typer.echo(trials_text(frame, first=sort))
-    _wrote(files)
+    wrote(*files)
 
 
 def history(
@@ -88,7 +86,7 @@ def history(
     from connsearch.search.reading.tables import write_csv
     from connsearch.search.study import Study
 
-    files = _checked(plots, csv)
+    files = checked(plots, csv)
     study = Study.load(directory, storage)
     front, finished = with_reference(study.pareto_front(), reference or []), finished_in_order(study.trials())
     frame = history_frame(front, y, finished=finished)
@@ -98,7 +96,7 @@ def history(
         write_csv(frame, csv)
     plain = history_dict(frame, front.reference)
     typer.echo(json.dumps(plain) if as_json else history_text(frame, front, y))
-    _wrote(files)
+    wrote(*files)
 
 
 def importance(
@@ -123,7 +121,7 @@ def importance(
     from connsearch.search.reading.importance import importance_of
     from connsearch.search.study import Study
 
-    files = _checked(plots, None)
+    files = checked(plots)
     study = Study.load(directory, storage)
     found = importance_of(
         study.trials(),
@@ -136,7 +134,7 @@ def importance(
     for path in files:
         save(plot_importance(found), path)
     typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
-    _wrote(files)
+    wrote(*files)
 
 
 def log(
@@ -168,20 +166,3 @@ def log(
         from connsearch.search.tracking.mlflow import log_mlflow
 
         typer.echo(f"{mlflow}: {log_mlflow(study, mlflow, experiment)} new runs")
-
-
-def _checked(plots: list[Path] | None, csv: Path | None) -> list[Path]:
-    """Return the files that are to be written, if each can be."""
-    from connsearch.plots.files import check_path, check_picture_path
-
-    pictures, tables = plots or [], [csv] if csv is not None else []
-    for path in pictures:
-        check_picture_path(path)
-    for path in tables:
-        check_path(path)
-    return [*pictures, *tables]
-
-
-def _wrote(files: list[Path]) -> None:
-    for path in files:
-        typer.echo(f"wrote {path}", err=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from connsearch.cli.application import Json
+from connsearch.cli.application import Json, wrote
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A study's directory.")]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml")]
@@ -85,7 +85,9 @@ def run(
     """Run a study, join it, or go on with it: the same command resumes what was stopped."""
     from connsearch.search.config import StudyConfig
     from connsearch.search.session import run_study
+    from connsearch.train.torchrun import refuse_several
 
+    refuse_several("a study", "start it without torchrun; --workers N runs N trials at once")
     config = StudyConfig.from_toml(study_file, overrides or [])
     where = directory or _directory(study_file)
     try:
@@ -151,7 +153,8 @@ def front(
     as_json: Json = False,
 ) -> None:
     """Print the Pareto front of a study, and draw it."""
-    from connsearch.plots.files import check_front_path, check_path, save_front
+    from connsearch.plots.files import check_path
+    from connsearch.report.front import check_front_path, save_front
     from connsearch.search.study import Study
 
     plots = plots or []
@@ -165,32 +168,7 @@ def front(
     if csv is not None:
         found.to_csv(csv)
     typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
-    for path in [*plots, *([csv] if csv else [])]:
-        typer.echo(f"wrote {path}", err=True)
-
-
-def retrain(
-    directory: Directory,
-    trial: Annotated[int, typer.Argument(metavar="TRIAL", min=0, help="Its number.")],
-    exact: Annotated[
-        bool, typer.Option("--exact", help="With its own seeds; the curve must be the recorded one.")
-    ] = False,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu or cuda [as the trial was trained].")
-    ] = None,
-    storage: Storage = None,
-    as_json: Json = False,
-) -> None:
-    """Train a trial again from its record, and say whether its curve is the recorded one; exit 1 if not."""
-    if not exact:
-        raise typer.BadParameter("give --exact: a trial is trained again with its own seeds, and compared")
-    from connsearch.search.retrain import retrain_exactly
-    from connsearch.search.study import Study
-
-    found = retrain_exactly(Study.load(directory, storage), trial, device=device)
-    typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
-    if not found.equal:
-        raise typer.Exit(1)
+    wrote(*plots, csv)
 
 
 def _directory(study_file: Path) -> Path:

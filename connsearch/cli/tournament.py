@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from connsearch.cli.application import Json
+from connsearch.cli.application import Json, checked, wrote
 from connsearch.cli.studies import Directory, Overrides, Storage, StudyFile
 
 Plots = Annotated[list[Path] | None, typer.Option("--plot", help=".svg, .png or .pdf; may be repeated.")]
@@ -44,19 +44,13 @@ def tournament(
     overrides: Overrides = None,
 ) -> None:
     """Train every topology x aggregation of a space at equal MACs with the same seeds, and say who wins."""
-    from connsearch.plots.files import check_path, check_picture_path
     from connsearch.plots.style import save
     from connsearch.plots.tournament import plot_tournament, plot_tournament_matrix
     from connsearch.search.config import StudyConfig
     from connsearch.search.tournament.contestants import tournament_of
     from connsearch.search.tournament.session import read_tournament, run_tournament
 
-    plots = plots or []
-    pictures = [*plots, *([matrix] if matrix else [])]
-    for path in pictures:
-        check_picture_path(path)
-    if csv is not None:
-        check_path(csv)
+    files = checked([*(plots or []), matrix], csv)
     given = [f"tournament.{name}={value}" for name, value in (("macs", macs), ("seeds", seeds)) if value]
     config = tournament_of(StudyConfig.from_toml(study_file, [*(overrides or []), *given]))
     where = directory or _directory(study_file)
@@ -67,14 +61,14 @@ def tournament(
             found = run_tournament(where, config, device, workers=workers, storage=storage)
     except KeyboardInterrupt:
         _stopped(where)
-    for path in plots:
+    for path in plots or []:
         save(plot_tournament(found), path)
     if matrix is not None:
         save(plot_tournament_matrix(found), matrix)
     if csv is not None:
         found.to_csv(csv)
     typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
-    _wrote([*pictures, *([csv] if csv else [])])
+    wrote(*files)
 
 
 def replicate(
@@ -106,15 +100,10 @@ def replicate(
 ) -> None:
     """Repeat the trials near a study's front with fresh seeds until their ranks separate, below DIR."""
     from connsearch.plots.confirmed import plot_confirmed
-    from connsearch.plots.files import check_path, check_picture_path
     from connsearch.plots.style import save
     from connsearch.search.replicates.session import begin_replicates, read_replicates, run_replicates
 
-    plots = plots or []
-    for path in plots:
-        check_picture_path(path)
-    if csv is not None:
-        check_path(csv)
+    files = checked(plots, csv)
     try:
         if no_run:
             found = read_replicates(directory, storage)
@@ -125,12 +114,12 @@ def replicate(
             found = run_replicates(study, trials, device, workers=workers, storage=storage)
     except KeyboardInterrupt:
         _stopped(directory)
-    for path in plots:
+    for path in plots or []:
         save(plot_confirmed(found), path)
     if csv is not None:
         found.to_csv(csv)
     typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
-    _wrote([*plots, *([csv] if csv else [])])
+    wrote(*files)
 
 
 def _directory(study_file: Path) -> Path:
@@ -143,8 +132,3 @@ def _stopped(where: Path) -> None:
         f"Stopped. Run the same command again to go on with {where}; --no-run prints what there is.", err=True
     )
     raise typer.Exit(130) from None
-
-
-def _wrote(paths: list[Path]) -> None:
-    for path in paths:
-        typer.echo(f"wrote {path}", err=True)

@@ -66,7 +66,9 @@ def resolve_blocks(spec: NetworkSpec, widths: Sequence[int] | None = None) -> Bl
 
     None, too, if the specification describes no network: to resolve it node by node says why.
     """
-    if spec.own_graph is not None or spec.scope != "block" or spec.drop is not None or spec.compression:
+    if spec.own_graph is not None or spec.layout != "encoder" or spec.scope != "block":
+        return None
+    if spec.drop is not None or spec.compression:
         return None
     try:
         lines, image = Lines(spec, tuple(widths or spec.widths)), image_shape(spec)

@@ -105,7 +105,7 @@ def graph_text(spec: NetworkSpec) -> str:
 def _operation(spec: NetworkSpec, node: Node) -> str:
     """Return the registered name of what a node computes, "" if it only aggregates."""
     block = spec.blocks[node.block - 1]
-    for part in spec.parts:
+    for part in spec.node_parts:
         if part.name == node.part:
             own = part.line or part.unit or (block.unit if part.ratio else None)
             if own is not None:

@@ -13,6 +13,7 @@ from connsearch.data.registry import DATASETS, list_datasets, load_dataset, regi
 
 if TYPE_CHECKING:
     from connsearch.data.dataset import Augment, Dataset, Split, check_matches
+    from connsearch.data.joining import joined
 
 __all__ = [
     "DATASETS",
@@ -20,11 +21,16 @@ __all__ = [
     "Dataset",
     "Split",
     "check_matches",
+    "joined",
     "list_datasets",
     "load_dataset",
     "register_dataset",
 ]
 
 __getattr__, __dir__ = lazy(
-    __name__, dict.fromkeys(["Augment", "Dataset", "Split", "check_matches"], "connsearch.data.dataset")
+    __name__,
+    {
+        **dict.fromkeys(["Augment", "Dataset", "Split", "check_matches"], "connsearch.data.dataset"),
+        "joined": "connsearch.data.joining",
+    },
 )

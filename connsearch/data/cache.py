@@ -3,7 +3,7 @@
 An entry is a folder:
 
     images.npy    uint8, N C H W: the images of train, then val, then test
-    labels.npy    int64, N
+    labels.npy    int64, N; where each pixel has a label uint8, N H W
     about.json    where they came from, how many of which split, names, statistics, a hash of each block
 
 Shapes: N images, C channels, H W pixels.
@@ -48,6 +48,7 @@ class About:
         class_names: In the order of the labels.
         mean: Of the training images, C numbers, in [0, 255].
         std: Likewise.
+        void: The label of pixels that belong to no class; -1 where labels are of images.
     """
 
     source: str
@@ -55,6 +56,7 @@ class About:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    void: int = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +66,13 @@ class Entry:
     Attributes:
         about: What it knows of itself.
         images: uint8, N C H W, mapped; writing to it changes nothing on disk.
-        labels: int64, N.
+        labels: int64, N; or uint8, N H W, mapped likewise.
         digest: A hash of the hashes of all blocks.
     """
 
     about: About
     images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64] | npt.NDArray[np.uint8]
     digest: str
 
 
@@ -148,8 +150,8 @@ def _opened(entry: Path) -> Entry | None:
         for name in ("images.npy", "labels.npy"):
             _check(entry / name, blocks[name])
         images = np.load(entry / "images.npy", mmap_mode="c")
-        labels = np.load(entry / "labels.npy")
         about = About(**{key: _tuple(value) for key, value in told.items()})
+        labels = np.load(entry / "labels.npy", mmap_mode=None if about.void < 0 else "c")
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise _DamagedError(str(error) or type(error).__name__) from None
     digest = hashlib.sha256(json.dumps(blocks, sort_keys=True).encode()).hexdigest()

@@ -44,9 +44,7 @@ def cifar_source(path: str, *, labels: str) -> Source:
         raise DataError(f"unknown labels {labels!r}. {did_you_mean(labels, LABELS)}")
     reading = {"format": "cifar_binary", "labels": labels}
     if root.is_file():
-        return Source(
-            root.name.split(".")[0], root.parent, (root,), partial(_read_tar, root, labels), reading
-        )
+        return Source(root.name.split(".")[0], root, (root,), partial(_read_tar, root, labels), reading)
     folder = cifar_folder(root)
     if folder is None:
         raise DataError(
@@ -95,17 +93,19 @@ def _read_folder(folder: Path, files: tuple[Path, ...], labels: str) -> Found:
 
 def _read_tar(file: Path, labels: str) -> Found:
     contents: dict[str, bytes] = {}
+    names: set[str] = set()
     try:
         with tarfile.open(file) as archive:
             for member in archive:
                 name = Path(member.name).name
-                if is_pickled({name}):
-                    raise refusal(file)
+                names.add(name)
                 opened = archive.extractfile(member)
                 if opened is not None and (_BINARY.fullmatch(name) or name in _NAMES):
                     contents[name] = opened.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file}: no archive, or a damaged one: {error}: get it again") from None
+    if is_pickled(names):
+        raise refusal(file)
     return _found(file, contents, labels)
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,26 +66,26 @@ def _content(root: Path, files: Sequence[Path]) -> str:
     for file in files:
         with file.open("rb") as opened:
             held = hashlib.file_digest(opened, "sha256").hexdigest()
-        name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+        below = file != root and file.is_relative_to(root)
+        name = file.relative_to(root).as_posix() if below else file.name
         digest.update(f"{name}\0{file.stat().st_size}\0{held}\0".encode())
     return digest.hexdigest()
 
 
 def _noted(note: Path) -> str | None:
-    """Return the hash that a note holds; None if there is none, or it is no hash."""
+    """Return the hash that a note holds; None if there is none that can be read, or it is no hash."""
     try:
         text = note.read_text(encoding="ascii")
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError):
         return None
     return text if len(text) == 64 else None
 
 
 def _note(note: Path, content: str) -> None:
-    try:
+    """Remember a hash; where that cannot be, as in a cache that others share, the files are read again."""
+    with suppress(OSError, ConnsearchError):  # a cache that must be written says itself that it cannot be
         note.parent.mkdir(parents=True, exist_ok=True)
         write_whole(note, content.encode())
-    except (OSError, ConnsearchError) as error:
-        raise unwritable(note.parent, error) from None
 
 
 def unwritable(directory: Path, error: Exception) -> DataError:

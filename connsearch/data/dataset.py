@@ -64,7 +64,7 @@ class Split:
             raise DataError(f"a split needs images with pixels, got shape {tuple(self.images.shape)}")
         if not self.raw and not torch.isfinite(self.images).all():
             raise DataError("images must be finite, got nan or inf")
-        if self.labels.min() < 0:
+        if not self.dense and self.labels.min() < 0:
             raise DataError(f"labels must be 0 or more, got {int(self.labels.min())}")
 
     def _check_images(self) -> None:
@@ -96,6 +96,13 @@ class Split:
     def dense(self) -> bool:
         """Whether each pixel has a label, not each image."""
         return self.labels.ndim == 3
+
+    def largest_label(self, void: int = -1) -> int:
+        """Return the largest label but `void`; -1 if all labels are."""
+        if not self.dense:
+            return int(self.labels.max())
+        parts = torch.split(self.labels, 256)  # of maps that may not fit into memory at once
+        return max(int(torch.where(part == void, -1, part.short()).max()) for part in parts)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -133,12 +140,13 @@ class Split:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """A classification data set; equal only to itself.
+    """A data set: each image has a label, or each of its pixels; equal only to itself.
 
     Images are normalised per channel with the mean and the standard deviation of the training
     split: `(raw - mean) / std`, the same for all three splits. `Dataset.normalised` does it at once,
     `Split.inputs` to a batch of raw images.
-    Training reads `train`; designs are chosen by `val`; `test` is for the chosen ones only.
+    Training reads `train`; designs are chosen by `val`; `test` is for the chosen ones only. Without `val`,
+    as `connsearch.data.joined` returns it, nothing is chosen any more: all images but the test's train.
 
     Attributes:
         name: How messages and reports call it.
@@ -156,7 +164,7 @@ class Dataset:
     name: str
     class_names: tuple[str, ...]
     train: Split
-    val: Split
+    val: Split | None
     test: Split
     augment: Augment = field(default_factory=Augment)
     mean: tuple[float, ...] = ()
@@ -172,9 +180,7 @@ class Dataset:
                 raise DataError(f"{place}: images are {got}, those of train {expected}")
             if (split.dense, split.mean, split.std) != (self.train.dense, self.train.mean, self.train.std):
                 raise DataError(f"{place}: kind of labels or normalisation differ from those of train")
-            known = split.labels[split.labels != self.void] if split.dense else split.labels
-            if known.numel() and known.max() >= self.n_classes:
-                label = int(known.max())
+            if (label := split.largest_label(self.void)) >= self.n_classes:
                 raise DataError(f"{place}: label {label} has no name, there are {self.n_classes} classes")
         if self.augment.shift >= min(self.height, self.width):
             size = f"{self.height} x {self.width}"
@@ -225,6 +231,11 @@ class Dataset:
         return len(self.class_names)
 
     @property
+    def dense(self) -> bool:
+        """Whether each pixel has a label, not each image."""
+        return self.train.dense
+
+    @property
     def channels(self) -> int:
         """C."""
         return self.train.images.shape[1]
@@ -251,15 +262,26 @@ class Dataset:
         return f"Dataset({self.name}: {_shape(self.train.images)}, {self.n_classes} classes, {sizes})"
 
     def _splits(self) -> dict[str, Split]:
-        return {"train": self.train, "val": self.val, "test": self.test}
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
 
 
-def check_matches(dataset: Dataset, *, channels: int, height: int, width: int, n_classes: int) -> None:
+def check_matches(
+    dataset: Dataset, *, channels: int, height: int, width: int, n_classes: int, dense: bool = False
+) -> None:
     """Check that a network can take a data set's images and name its classes.
+
+    Args:
+        dataset: The data set.
+        channels, height, width: Of the images that the network takes.
+        n_classes: How many classes it knows.
+        dense: Whether it names the class of each pixel, not of each image.
 
     Raises:
         DataError: if it cannot, with both sides and what to change.
     """
+    if dense != dataset.dense:
+        raise DataError(_other_task(dataset))
     has = (dataset.channels, dataset.height, dataset.width, dataset.n_classes)
     if has == (channels, height, width, n_classes):
         return
@@ -268,6 +290,18 @@ def check_matches(dataset: Dataset, *, channels: int, height: int, width: int, n
         f"classes, the network takes {channels} x {height} x {width} images and knows {n_classes} classes: "
         f"set input = {{ channels = {has[0]}, height = {has[1]}, width = {has[2]} }} and n_classes = {has[3]}"
         f"{dataset.way_out and '; ' + dataset.way_out}"
+    )
+
+
+def _other_task(dataset: Dataset) -> str:
+    if dataset.dense:
+        return (
+            f"dataset {dataset.name!r} has a label for each pixel, the network gives one answer for each "
+            'image: take a network for dense prediction, head = "pixels"'
+        )
+    return (
+        f"dataset {dataset.name!r} has a label for each image, the network answers for each pixel: "
+        'take a data set with label maps, or a network with another head than "pixels"'
     )
 
 

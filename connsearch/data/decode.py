@@ -48,14 +48,18 @@ class Decoder:
         """
         if not isinstance(picture, bytes) and self._as_it_is(picture):
             return np.ascontiguousarray(picture.transpose(2, 0, 1))
+        return as_pixels(self.fitted(self.opened(picture), Image.Resampling.BICUBIC))
+
+    def opened(self, picture: Picture) -> Image.Image:
+        """Return a picture in the channels that are wanted, of the size that it has.
+
+        Raises:
+            DataError: as a call.
+        """
         try:
-            image = self._opened(picture)
-            image = self._fitted(image)
+            return self._opened(picture)
         except (*UNREADABLE, Image.DecompressionBombError) as error:
-            reason = "no image" if isinstance(error, UnidentifiedImageError) else str(error)
-            raise DataError(f"cannot be read: {reason}") from None
-        pixels = np.asarray(image)
-        return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+            raise DataError(f"cannot be read: {reason_of(error)}") from None
 
     def _as_it_is(self, pixels: Pixels) -> bool:
         """Say whether pixels need no change."""
@@ -79,10 +83,22 @@ class Decoder:
             image = image.convert("RGBA")  # whose conversion knows what is transparent
         return image.convert("L" if channels == 1 else "RGB")
 
-    def _fitted(self, image: Image.Image) -> Image.Image:
+    def fitted(self, image: Image.Image, how: Image.Resampling) -> Image.Image:
+        """Return a picture brought to `size`."""
         if self.size is None or self.size == (image.height, image.width):
             return image
         height, width = self.size
         if self.fit == "stretch":
-            return image.resize((width, height), Image.Resampling.BICUBIC)
-        return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+            return image.resize((width, height), how)
+        return ImageOps.fit(image, (width, height), how)
+
+
+def as_pixels(image: Image.Image) -> Pixels:
+    """Return C H W."""
+    pixels = np.asarray(image)
+    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+
+def reason_of(error: Exception) -> str:
+    """Return why Pillow cannot read a file, for a message."""
+    return "no image" if isinstance(error, UnidentifiedImageError) else str(error)

@@ -5,9 +5,10 @@ Shapes: N images, C channels, H W pixels.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain, islice
@@ -16,27 +17,36 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from connsearch.data.decode import Decoder, Pixels
-from connsearch.data.found import Found, Labels, Part, Picture, listed
+from connsearch.data.decode import Pixels
+from connsearch.data.found import Found, Labels, Pair, Part, Picture, listed
 from connsearch.data.splits import Rows
 from connsearch.errors import DataError
 
-CHUNK = 1024
-"""Images that are in memory at once."""
+CHUNK, CHUNK_BYTES = 1024, 1 << 27
+"""Images that are in memory at once; fewer, of large ones."""
 TASK = 64
 """Of these a thread decodes so many at a time: small images take no longer than to hand them over."""
 
 
+Decode = Callable[[Picture | Pair], Pixels]
+
+
 def fill(
-    images: npt.NDArray[np.uint8], found: Found, rows: Rows, decoder: Decoder, root: Path
+    images: npt.NDArray[np.uint8],
+    maps: npt.NDArray[np.uint8] | None,
+    found: Found,
+    rows: Rows,
+    decoder: Decode,
+    root: Path,
 ) -> npt.NDArray[np.int64]:
     """Decode images to their rows of train, val and test.
 
     Args:
         images: Where to: N C H W.
+        maps: Where their label maps go, N H W; None if there are none.
         found: What there is.
         rows: Which image is of which split.
-        decoder: Makes pixels of it.
+        decoder: Makes pixels of it; of an image with a label map C + 1 H W, the labels last.
         root: For messages.
 
     Returns:
@@ -45,17 +55,21 @@ def fill(
     Raises:
         DataError: if an image is damaged or of another size.
     """
-    histogram = np.zeros((images.shape[1], 256), np.int64)
+    n_channels = images.shape[1]
+    histogram = np.zeros((n_channels, 256), np.int64)
+    shape = (n_channels + (maps is not None), *images.shape[2:])
     n_train = len(rows["train"][1])
     for split, part in found.parts.items():
         target, done = _targets(rows, split, len(part.labels)), 0
-        with closing(_decoded(part, decoder, f"{root}: {split}", images.shape[1:])) as chunks:
+        with closing(_decoded(part, decoder, f"{root}: {split}", shape)) as chunks:
             for chunk in chunks:
                 to = target[done : done + len(chunk)]
                 done += len(chunk)
                 pixels_NCHW = np.stack(chunk)[: len(to)]
-                images[to[to >= 0]] = pixels_NCHW[to >= 0]
-                histogram += _histogram(pixels_NCHW[(to >= 0) & (to < n_train)])
+                images[to[to >= 0]] = pixels_NCHW[to >= 0, :n_channels]
+                if maps is not None:
+                    maps[to[to >= 0]] = pixels_NCHW[to >= 0, n_channels]
+                histogram += _histogram(pixels_NCHW[(to >= 0) & (to < n_train), :n_channels])
         if done != len(part.labels):
             raise DataError(
                 f"{root}: {split}: {done} images for {len(part.labels)} labels: a file is damaged"
@@ -82,7 +96,7 @@ def statistics(histogram: npt.NDArray[np.int64], root: Path) -> tuple[tuple[floa
 
 
 def _histogram(pixels_NCHW: Pixels) -> npt.NDArray[np.int64]:
-    """Return C 256."""
+    """Return C 256, of N C H W."""
     return np.stack([np.bincount(channel.ravel(), minlength=256) for channel in pixels_NCHW.swapaxes(0, 1)])
 
 
@@ -97,18 +111,20 @@ def _targets(rows: Rows, split: str, count: int) -> Labels:
 
 
 def _decoded(
-    part: Part, decoder: Decoder, place: str, shape: tuple[int, ...]
+    part: Part, decoder: Decode, place: str, shape: tuple[int, ...]
 ) -> Generator[list[Pixels], None, None]:
     """Yield the images of a part in order, some at a time, decoded by all cores."""
 
-    def decode(pictures: list[Picture]) -> list[Pixels | DataError]:
+    def decode(pictures: list[Picture | Pair]) -> list[Pixels | DataError]:
         return [_tried(decoder, picture) for picture in pictures]
 
     done = 0
+    at_once = max(1, min(CHUNK, CHUNK_BYTES // math.prod(shape)))
+    task = min(TASK, -(-at_once // (os.cpu_count() or 1)))
     with part.opened() as pictures, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for chunk in _chunks(pictures, CHUNK):
+        for chunk in _chunks(pictures, at_once):
             good: list[Pixels] = []
-            for pixels in chain.from_iterable(pool.map(decode, _chunks(chunk, TASK))):
+            for pixels in chain.from_iterable(pool.map(decode, _chunks(chunk, task))):
                 if isinstance(pixels, DataError):
                     raise DataError(f"{place}: {part.place(done + len(good))}: {pixels}")
                 good.append(pixels)
@@ -117,14 +133,14 @@ def _decoded(
             done += len(good)
 
 
-def _tried(decoder: Decoder, picture: Picture) -> Pixels | DataError:
+def _tried(decoder: Decode, picture: Picture | Pair) -> Pixels | DataError:
     try:
         return decoder(picture)
     except DataError as error:
         return error
 
 
-def _chunks(pictures: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
+def _chunks(pictures: Iterable[Picture | Pair], size: int) -> Iterator[list[Picture | Pair]]:
     iterator = iter(pictures)
     while chunk := list(islice(iterator, size)):
         yield chunk

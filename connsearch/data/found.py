@@ -19,6 +19,8 @@ from connsearch.errors import DataError
 Labels = npt.NDArray[np.int64]
 Picture = bytes | npt.NDArray[np.uint8]
 """A file's content (PNG, JPEG, WebP, ...), or pixels: H W C."""
+Pair = tuple[bytes, bytes]
+"""The content of two files: an image, and the map of its labels."""
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -33,17 +35,18 @@ class Part:
     """A split as it is on disk.
 
     Attributes:
-        labels: A number or word for each image, as the files say it.
-        pictures: Gives the images, in the order of the labels, from the start each time.
+        labels: A number or word for each image, as the files say it; 0 for each where labels are maps.
+        pictures: Gives the images, in the order of the labels, from the start each time; with their label
+            maps, where labels are maps.
         place: Says where the image of an index is, for messages.
     """
 
     labels: npt.NDArray[Any]
-    pictures: Callable[[], Iterator[Picture]]
+    pictures: Callable[[], Iterator[Picture | Pair]]
     place: Callable[[int], str]
 
     @contextmanager
-    def opened(self) -> Iterator[Iterator[Picture]]:
+    def opened(self) -> Iterator[Iterator[Picture | Pair]]:
         """Give the images, and let go of the files at the end, however far they were read."""
         pictures = self.pictures()
         try:
@@ -60,11 +63,14 @@ class Found:
     Attributes:
         parts: By "train", "val", "test"; "train" at least.
         class_names: In the order of the labels, which are then numbers from 0; empty where the files do not
-            say: then every label of the training split is a class, in ascending order.
+            say: then every label of the training split is a class, in ascending order. In label maps every
+            number up to the largest one is then a class.
+        void: In label maps, the label of pixels that belong to no class; None where each image has a label.
     """
 
     parts: Mapping[str, Part]
     class_names: tuple[str, ...] = ()
+    void: int | None = None
 
 
 @dataclass(frozen=True)

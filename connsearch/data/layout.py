@@ -9,7 +9,8 @@ from connsearch.data.cifar import cifar_folder
 from connsearch.data.folders import SUFFIXES, holds_image_folders
 from connsearch.data.found import listed
 from connsearch.data.idx import idx_files
-from connsearch.data.parquet import parquet_files
+from connsearch.data.mask_folders import holds_masks
+from connsearch.data.parquet_rows import parquet_files
 from connsearch.errors import DataError
 
 
@@ -32,6 +33,8 @@ def layout(path: str) -> str:
         return "idx"
     if cifar_folder(root) is not None:
         return "cifar_binary"
+    if holds_masks(root):
+        return "mask_folder"
     if holds_image_folders(root):
         return "image_folder"
     raise DataError(f"{root}: no data set: {_held(root)}; {_KNOWN}")
@@ -39,7 +42,7 @@ def layout(path: str) -> str:
 
 _KNOWN = (
     "what can be read: Parquet files, IDX files (train-images-idx3-ubyte), the binary version of CIFAR, "
-    "or a folder of images for each class"
+    "a folder of images for each class, or folders images/ and masks/"
 )
 
 

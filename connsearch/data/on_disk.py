@@ -45,27 +45,42 @@ def _with_options(**other_defaults: Any) -> Callable[[Callable[..., Source]], Ca
 
 
 @_with_options()
-def parquet(*, path: str = "", image_column: str = "", label_column: str = "", config: str = "") -> Source:
+def parquet(
+    *,
+    path: str = "",
+    image_column: str = "",
+    label_column: str = "",
+    mask_column: str = "",
+    classes: str = "",
+    void: int = -1,
+    config: str = "",
+) -> Source:
     """A folder of Parquet files as the Hugging Face hub has them."""
-    from connsearch.data.parquet import parquet_source
+    from connsearch.data.parquet import Columns, parquet_source
 
-    return parquet_source(
-        _given(path, "parquet"), image_column=image_column, label_column=label_column, config=config
-    )
+    columns = Columns(image_column, label_column, mask_column, classes, void)
+    return parquet_source(_given(path, "parquet"), columns, config=config)
 
 
 @_with_options()
 def hub(
-    *, repo: str = "", image_column: str = "", label_column: str = "", config: str = "", revision: str = ""
+    *,
+    repo: str = "",
+    image_column: str = "",
+    label_column: str = "",
+    mask_column: str = "",
+    classes: str = "",
+    void: int = -1,
+    config: str = "",
+    revision: str = "",
 ) -> Source:
     """A data set of the Hugging Face hub, downloaded when it is first asked for."""
-    from connsearch.data.parquet import hub_source
+    from connsearch.data.parquet import Columns, hub_source
 
     if not repo:
         raise DataError("dataset 'hub': repo is missing: hub(repo=uoft-cs/cifar10)")
-    return hub_source(
-        repo, image_column=image_column, label_column=label_column, config=config, revision=revision
-    )
+    columns = Columns(image_column, label_column, mask_column, classes, void)
+    return hub_source(repo, columns, config=config, revision=revision)
 
 
 @_with_options()
@@ -74,6 +89,14 @@ def image_folder(*, path: str = "") -> Source:
     from connsearch.data.folders import folder_source
 
     return folder_source(_given(path, "image_folder"))
+
+
+@_with_options()
+def mask_folder(*, path: str = "", classes: str = "", void: int = -1) -> Source:
+    """Images and, in a folder beside them, a label map of the same name for each."""
+    from connsearch.data.mask_folders import mask_folder_source
+
+    return mask_folder_source(_given(path, "mask_folder"), classes=classes, void=void)
 
 
 @_with_options(flip=False)

@@ -100,5 +100,12 @@ def synthetic(
     )
 
 
-for _entry in (on_disk.parquet, on_disk.hub, on_disk.image_folder, on_disk.idx, on_disk.cifar_binary):
+for _entry in (
+    on_disk.parquet,
+    on_disk.hub,
+    on_disk.image_folder,
+    on_disk.mask_folder,
+    on_disk.idx,
+    on_disk.cifar_binary,
+):
     register_dataset(_entry.__name__)(_entry)

@@ -26,7 +26,7 @@ def choose_rows(
         labels: Of the splits on disk.
         share: Of each class's images.
         seed: Which ones.
-        names: Of the classes, for messages.
+        names: Of the classes, for messages; one that is empty where labels are maps, and all are 0 here.
         place: The data set, for messages.
 
     Raises:
@@ -49,8 +49,9 @@ def choose_rows(
 def _check_left(by_class: Sequence[Labels], names: Sequence[str], place: str) -> None:
     for name, rows in zip(names, by_class, strict=True):
         if len(rows) == 1:
+            has = f"class {name} has" if name else "there is"
             raise DataError(
-                f"{place}: class {name} has 1 training image left, too few to take one for validation or "
+                f"{place}: {has} 1 training image left, too few to take one for validation or "
                 "test: add images, or split the data set yourself"
             )
 

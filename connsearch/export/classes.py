@@ -17,7 +17,7 @@ from connsearch.export.layout import wrapped
 from connsearch.export.operations import Form, Value, form, signature, values
 from connsearch.registry import Ref
 from connsearch.spec.aggregations import rule_of
-from connsearch.spec.ops import Act, Attention, GlobalPool, Linear, Shape, Softmax, output_shape
+from connsearch.spec.ops import Act, GlobalPool, Linear, Shape, Softmax, output_shape
 
 PLAIN = ("sum", "mean", "concat", "routed")  # aggregations without parameters: written where they are read
 WITH_PARAMETERS = ("weighted", "depthwise", "gated")
@@ -256,8 +256,3 @@ def _given(written: Written, ops: NamedOps) -> tuple[list[str], list[int]]:
 def _unique(name: str, taken: set[str]) -> str:
     candidates = (name if n == 1 else f"{name}{n}" for n in range(1, len(taken) + 2))
     return next(candidate for candidate in candidates if candidate not in taken)
-
-
-def uses_attention(written: Sequence[Written]) -> bool:
-    """Return whether a class calls `attention`."""
-    return any(isinstance(op, Attention) for found in written for _, op in found.ops)

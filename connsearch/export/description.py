@@ -100,7 +100,7 @@ def _named(chain: Chain) -> NamedOps:
 
 def _title(spec: NetworkSpec, node: Node) -> str:
     """Return a class name: of the registered unit or line that a node is, else of its kind."""
-    part = next((part for part in spec.parts if part.name == node.part), None)
+    part = next((part for part in spec.node_parts if part.name == node.part), None)
     if part is not None and part.line is not None:
         return camel(part.line.name)
     if part is not None and part.unit is not None:

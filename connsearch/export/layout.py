@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 WIDTH = 100
 OPENING, CLOSING = "([{", ")]}"
 
@@ -46,6 +48,21 @@ def _with_comma(lines: list[str]) -> list[str]:
     return [*lines[:-1], f"{lines[-1]},"]
 
 
+def code(line: str) -> Iterator[tuple[int, str]]:
+    """Yield the letters that are in no string, with their places.
+
+    >>> "".join(letter for _, letter in code('f("a(", b["]"])'))
+    'f(, b[])'
+    """
+    inside = escaped = False
+    for place, letter in enumerate(line):
+        if letter == '"' and not escaped:
+            inside = not inside
+        elif not inside:
+            yield place, letter
+        escaped = inside and letter == "\\" and not escaped
+
+
 def split(body: str) -> list[str]:
     """Return the parts between the commas that are in no bracket.
 
@@ -53,7 +70,7 @@ def split(body: str) -> list[str]:
     ['a', 'f(b, c)', "'d'"]
     """
     items, depth, begin = [], 0, 0
-    for place, letter in enumerate(body):
+    for place, letter in code(body):
         depth += (letter in OPENING) - (letter in CLOSING)
         if letter == "," and depth == 0:
             items.append(body[begin:place].strip())
@@ -70,7 +87,7 @@ def _clauses(body: str) -> list[str]:
     """
     found: list[str] = []
     depth, begin = 0, 0
-    for place, letter in enumerate(body):
+    for place, letter in code(body):
         depth += (letter in OPENING) - (letter in CLOSING)
         word = body[place + 1 :].startswith(("for ", "if "))
         if depth == 0 and letter == " " and word and (found or body[place + 1 :].startswith("for ")):
@@ -82,7 +99,7 @@ def _clauses(body: str) -> list[str]:
 def _last_bracket(line: str) -> tuple[int, int] | None:
     """Return where the last outermost bracket with something inside opens and closes."""
     depth, start, found = 0, 0, None
-    for place, letter in enumerate(line):
+    for place, letter in code(line):
         if letter in OPENING:
             if depth == 0:
                 start = place

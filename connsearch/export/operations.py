@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from connsearch.errors import SpecError
+from connsearch.export.layout import code
 from connsearch.spec.ops import (
     Act,
     Attention,
@@ -51,13 +52,11 @@ class Form(NamedTuple):
         words: What it is, for people.
         module: From the expressions of its values to that of its module; None if it needs none.
         call: From the expressions of the module and of what it reads to that of what it gives out.
-        parts: What of `connsearch.export.parts` it uses.
     """
 
     words: str
     module: Callable[[Sequence[str]], str] | None
     call: Callable[[str, str], str]
-    parts: tuple[str, ...] = ()
 
 
 def as_convolution(op: Op) -> Op:
@@ -156,9 +155,9 @@ def _rarer(op: Op, shape: Shape) -> Form:
         how = f'scale_factor={op.scale}, mode="{op.kind}"'
         return Form(f"{op.kind} x{op.scale}", None, lambda _, x: f"F.interpolate({x}, {how})")
     if isinstance(op, Position):
-        return Form("learned positions", lambda v: f"Position({', '.join(v)})", _call, ("Position",))
+        return Form("learned positions", lambda v: f"Position({', '.join(v)})", _call)
     if isinstance(op, Attention):
-        return Form("attention", None, lambda _, x: f"attention({x}, heads={op.heads})", ("attention",))
+        return Form("attention", None, lambda _, x: f"attention({x}, heads={op.heads})")
     if isinstance(op, Softmax):
         return Form("softmax", None, lambda _, x: f"{bracketed(x)}.softmax(dim=1)")
     raise SpecError(f"the operation {op} cannot be written as Python: export it as torch or onnx")
@@ -171,7 +170,7 @@ def bracketed(x: str) -> str:
     ('(a + b)', 'sum(h)', '((a) + (b))')
     """
     depth = 0
-    for letter in x:
+    for _, letter in code(x):
         depth += (letter in "([{") - (letter in ")]}")
         if depth == 0 and letter == " ":
             return f"({x})"
@@ -204,7 +203,7 @@ def _norm(op: Norm) -> Form:
     if op.kind == "batch":
         return Form("batch norm", lambda v: f"nn.BatchNorm2d({v[0]})", _call)
     if op.kind == "channel":
-        return Form("channel norm", lambda v: f"ChannelNorm({v[0]})", _call, ("ChannelNorm",))
+        return Form("channel norm", lambda v: f"ChannelNorm({v[0]})", _call)
     if op.kind == "layer":
         return Form("layer norm", lambda v: f"nn.GroupNorm(1, {v[0]})", _call)
     return Form("instance norm", lambda v: f"nn.GroupNorm({v[0]}, {v[0]})", _call)

@@ -43,35 +43,51 @@ class Paths:
         """Return the expression of a module; of names that count, in terms of the loop's index."""
         if isinstance(name, Counted):
             outer, dot, last = name.head.rpartition(".")
-            if dot and "." not in name.tail and _static(outer):
-                return f'{self.layer(outer)}[f"{last}{{{INDEX}}}{name.tail}"]'
-            return f'self.get_submodule(f"{name.head}{{{INDEX}}}{name.tail}")'
+            if dot and "." not in name.tail:
+                return f"{self.layer(outer)}[{_formatted(last, name.tail)}]"
+            return f"self.get_submodule({_formatted(name.head, name.tail)})"
         top, *inner = name.split(".")
-        base = f"self.{top}" if _is_attribute(top) else f'self.get_submodule("{_quoted(top)}")'
-        return base + "".join(f'["{_quoted(word)}"]' for word in inner)
+        base = f"self.{top}" if _is_attribute(top) else f"self.get_submodule({quoted(top)})"
+        return base + "".join(f"[{quoted(word)}]" for word in inner)
 
     def assign(self, name: str | Counted, made: str) -> str:
         """Return the statement that adds a module."""
-        text = f"{name.head}{{{INDEX}}}{name.tail}" if isinstance(name, Counted) else name
-        if isinstance(name, Counted) and "." not in text:
-            return f'self.add_module(f"{text}", {made})'
-        if isinstance(name, str) and "." not in name and not _is_attribute(name):
-            return f'self.add_module("{_quoted(name)}", {made})'
-        if isinstance(name, Counted) and self.layer(name).startswith("self.get_submodule(f"):
-            outer, _, last = text.rpartition(".")
-            prefix = "f" if INDEX in outer else ""
-            word = f'f"{last}"' if f"{{{INDEX}}}" in last else f'"{last}"'
-            return f'self.get_submodule({prefix}"{outer}")[{word}] = {made}'
+        if isinstance(name, str):
+            if "." not in name and not _is_attribute(name):
+                return f"self.add_module({quoted(name)}, {made})"
+            return f"{self.layer(name)} = {made}"
+        if "." in name.tail:  # it is what contains the modules that counts
+            outer, _, last = name.tail.rpartition(".")
+            return f"self.get_submodule({_formatted(name.head, outer)})[{quoted(last)}] = {made}"
+        if "." not in name.head:
+            return f"self.add_module({_formatted(name.head, name.tail)}, {made})"
         return f"{self.layer(name)} = {made}"
-
-
-def _static(outer: str) -> bool:
-    return bool(outer) and "{" not in outer
 
 
 def _is_attribute(word: str) -> bool:
     return word.isidentifier() and not keyword.iskeyword(word)
 
 
-def _quoted(word: str) -> str:
-    return word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def quoted(text: str) -> str:
+    """Return a text as Python writes it, whatever is in it.
+
+    >>> print(quoted('say "ä"'))
+    "say \\"ä\\""
+    """
+    return f'"{_escaped(text)}"'
+
+
+def _formatted(head: str, tail: str) -> str:
+    """Return what is around the loop's index as a formatted string."""
+    before, after = (_escaped(text).replace("{", "{{").replace("}", "}}") for text in (head, tail))
+    return f'f"{before}{{{INDEX}}}{after}"'
+
+
+def _escaped(text: str) -> str:
+    return "".join(_written(letter) for letter in text)
+
+
+def _written(letter: str) -> str:
+    if letter in '\\"':
+        return f"\\{letter}"
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")

@@ -101,12 +101,13 @@ class OnnxProgram:
             )
         assert found is not None
         self._program: Any = found
+        self._own = frozenset(program.state_dict)
 
     def write(self, path: Path, state: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
         """Write the model with these parameters, and return what runs it in onnxruntime.
 
         Raises:
-            ConnsearchError: if the model has a parameter that the network does not have.
+            ConnsearchError: if one of the model's is not among them.
         """
         import onnx_ir
         from onnxruntime import InferenceSession, SessionOptions
@@ -114,6 +115,8 @@ class OnnxProgram:
         for name, initializer in self._program.model.graph.initializers.items():
             if name in state:
                 initializer.const_value = onnx_ir.tensor(state[name].numpy(), name=name)
+            elif name in self._own:  # others are constants
+                raise ConnsearchError(f"{path.name}: no value is given for the model's parameter {name!r}")
         onnx_ir.save(self._program.model, path)
         options = SessionOptions()
         options.log_severity_level = 3
@@ -125,7 +128,3 @@ class OnnxProgram:
             return torch.from_numpy(logits)
 
         return run
-
-    def parameters(self) -> set[str]:
-        """Return the names of what the model has as parameters and statistics."""
-        return set(self._program.model.graph.initializers)

@@ -13,7 +13,7 @@ from connsearch.export import parts
 from connsearch.export.classes import Classes, is_inline
 from connsearch.export.constructor import constructor
 from connsearch.export.description import Description
-from connsearch.export.paths import Paths
+from connsearch.export.paths import Paths, quoted
 from connsearch.export.wiring import Wiring
 
 ALWAYS = ("read_safetensors",)
@@ -73,13 +73,13 @@ def _network(description: Description, classes: Classes, paths: Paths, *, infere
     lines += [
         "    def forward(self, images: Tensor) -> Tensor:",
         '        """Return the logits of the network\'s own head."""',
-        f'        return self.logits_by_head(images)["{heads[-1][0]}"]',
+        f"        return self.logits_by_head(images)[{quoted(heads[-1][0])}]",
         "",
         "    def logits_by_head(self, images: Tensor) -> dict[str, Tensor]:",
         '        """Return the logits of every head; the others supervise earlier layers in training."""',
         *body,
         "        return {",
-        *(f'            "{name}": {result},' for name, result in heads),
+        *(f"            {quoted(name)}: {result}," for name, result in heads),
         "        }",
     ]
     return "\n".join(lines)

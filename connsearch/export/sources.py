@@ -91,8 +91,8 @@ def display(words: Sequence[str]) -> str:
     return f"[{', '.join(words)}]"
 
 
-def joined(aggregation: Ref, words: Sequence[str]) -> str:
-    """Return the expression of sources joined by a sum, a mean or a concatenation."""
+def joined(aggregation: Ref, words: Sequence[str], n: str) -> str:
+    """Return the expression of `n` sources joined by a sum, a mean or a concatenation."""
     if aggregation.name == "concat":
         return f"torch.cat({display(words)}, dim=1)"
     starred = any(word.startswith("*") for word in words)
@@ -100,4 +100,4 @@ def joined(aggregation: Ref, words: Sequence[str]) -> str:
         total = " + ".join(words)
         return f"({total}) / {len(words)}" if aggregation.name == "mean" else total
     total = f"sum({display(words)})"
-    return f"{total} / {{n}}" if aggregation.name == "mean" else total
+    return f"{total} / {n}" if aggregation.name == "mean" else total

@@ -1,7 +1,8 @@
-"""The weights of a trial: a study keeps none, so the trial is trained again, and compared with its record.
+"""The weights of a trial: what it was retrained to, or else what the study had trained it to.
 
-The checkpoint of that training stays in the study's directory: an export that was interrupted goes on from
-it, and the next export of the trial takes its weights from there.
+A study keeps no weights, so the trial is trained again, and compared with its record. The checkpoint of that
+training stays in the study's directory: an export that was interrupted goes on from it, and the next export
+of the trial takes its weights from there.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from connsearch.errors import ConnsearchError, StudyError
 from connsearch.search.retrain import retrain_exactly
+from connsearch.search.retrain_full import FOLDER
 from connsearch.search.study import Study
 from connsearch.spec.network import NetworkSpec
+from connsearch.train.finished import WEIGHTS, percent, read_summary
 from connsearch.train.result import EpochRecord
 
 State = dict[str, Tensor]
@@ -54,6 +57,18 @@ def trial_of(study: Study, number: int) -> Trial:
     return Trial(spec, f"trial {number} of {study.directory}{reached}")
 
 
+class TrialWeights(NamedTuple):
+    """Weights of a trial that was trained again with its own seeds.
+
+    Attributes:
+        state: Its state dict.
+        difference: Where its curve parts from the recorded one, in words; empty if they are equal.
+    """
+
+    state: State
+    difference: str
+
+
 def trial_weights(
     study: Study,
     number: int,
@@ -61,7 +76,7 @@ def trial_weights(
     device: str | None = None,
     inexact: bool = False,
     on_epoch: Callable[[EpochRecord], None] | None = None,
-) -> State:
+) -> TrialWeights:
     """Return the weights of a finished trial, trained again with its own seeds.
 
     Args:
@@ -89,8 +104,42 @@ def trial_weights(
         raise StudyError(
             f"{study.directory}: trial {number} diverged in its first epoch: there are no weights"
         )
-    tensors = read_tensors(path)
-    return {key.removeprefix(MODEL): value for key, value in tensors.items() if key.startswith(MODEL)}
+    return TrialWeights(model_state(path), found.difference)
+
+
+class RetrainedWeights(NamedTuple):
+    """Weights of a trial that was trained in full.
+
+    Attributes:
+        state: Its state dict.
+        about: Which they are, in words.
+    """
+
+    state: State
+    about: str
+
+
+def retrained_weights(study: Study, number: int) -> RetrainedWeights | None:
+    """Return what `connsearch retrain` made of a trial, with the lowest of its seeds; None if it did not.
+
+    Not with the best one on the test images, which choose nothing.
+
+    Raises:
+        ConnsearchError: if a file is damaged.
+    """
+    folder = study.directory / FOLDER / f"trial-{number}"
+    summary = read_summary(folder)
+    trained = [] if summary is None else [result for result in summary.results if not result.diverged]
+    if summary is None or not trained:
+        return None
+    result = trained[0]
+    path = folder / f"seed-{result.seed}" / WEIGHTS
+    images = " + ".join({"train": "training", "val": "validation"}[split] for split in summary.splits)
+    about = (
+        f"retrained for {result.epochs} epochs on {images} images, seed {result.seed}, "
+        f"test error {percent(result.test_error)} ({path})"
+    )
+    return RetrainedWeights(model_state(path), about)
 
 
 def read_tensors(path: Path) -> State:

@@ -6,6 +6,7 @@ statistics are drawn at random first, and compared in float64 where that is poss
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -68,14 +69,15 @@ def cases(network: nn.Module, image: Shape, *, dtype: torch.dtype, seed: int) ->
 def differences(found: Sequence[Tensor], expected: Sequence[Case]) -> tuple[float, float]:
     """Return the largest difference, and the largest share of the largest logit or of 1.
 
-    A shape that is another one, or a value that is not finite in one of them alone, is infinitely far off.
+    A shape that is another one is infinitely far off, and so is a value that is not finite in either.
     """
     most, share = 0.0, 0.0
     for logits, case in zip(found, expected, strict=True):
         if logits.shape != case.logits.shape:
             return float("inf"), float("inf")
         difference = float((logits.double() - case.logits.double()).abs().max())
-        difference = difference if difference == difference else float("inf")
+        if not math.isfinite(difference):  # inf - inf is nan, which no comparison finds too large
+            return float("inf"), float("inf")
         most = max(most, difference)
         share = max(share, difference / max(1.0, float(case.logits.abs().max())))
     return most, share
@@ -124,7 +126,7 @@ torch.set_num_threads(int(sys.argv[5]))
 cases = torch.load(sys.argv[3])
 with torch.no_grad():
     outputs = []
-    for weights, images in zip(sys.argv[2].split(chr(0)[:0] or "|"), cases):
+    for weights, images in zip(sys.argv[2].split("|"), cases):
         network = model.Network().to(images[0].dtype)
         network.load_state_dict(model.read_safetensors(weights), strict=True)
         network.eval()

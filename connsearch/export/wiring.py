@@ -142,7 +142,7 @@ class Wiring:
             return words[0]
         if ref.name == "routed":
             return f"route({display(words)}, [{', '.join(self._gates(layer))}])"
-        return joined(ref, words).replace("{n}", n)
+        return joined(ref, words, n)
 
     def _gates(self, layer: Layer) -> list[str]:
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 import tempfile
@@ -26,6 +27,7 @@ from connsearch.export.verify import Case, Verified, cases, outputs_of, run_alon
 from connsearch.nn.network import Network
 from connsearch.nn.verify import randomise
 from connsearch.spec.network import NetworkSpec
+from connsearch.train.trained import MARK
 
 State = dict[str, Tensor]
 
@@ -118,7 +120,8 @@ def export_network(
         if target.exists() and not target.is_dir():
             raise ConnsearchError(f"{target}: is a file: give a directory")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
+        near = target if target.exists() else target.parent  # on the same disk, and writable if it must be
+        with tempfile.TemporaryDirectory(dir=near, prefix=f".{target.name}.") as name:
             found = [job.write(what, Path(name)) for what in formats]
             files = tuple(file for what in formats for file in FILES[what])
             target.mkdir(exist_ok=True)
@@ -154,10 +157,7 @@ class _Job:
         self.folded: Folded | None = fold(self.description, self.network) if folded else None
         self._program: Any = None
         self.real = cases(self.network, self.image, dtype=torch.float32, seed=SEED)
-        if not all(bool(torch.isfinite(case.logits).all()) for case in self.real):
-            raise VerifyError(
-                f"{spec.name}: outputs are not finite with these weights: nothing can be compared, or used"
-            )
+        self._check_finite(self.real, "with these weights: nothing can be compared, or used")
 
     def write(self, what: str, directory: Path) -> Verified | None:
         """Write one format, and compare it."""
@@ -178,9 +178,9 @@ class _Job:
     def _python(self, directory: Path) -> Verified:
         model, weights = (directory / name for name in FILES["python"])
         model.write_text(self.source(), encoding="utf-8")
-        weights.write_bytes(safetensors.torch.save(self._state(self.network), {"format": "pt"}))
+        weights.write_bytes(safetensors.torch.save(self._state(self.network), self._metadata()))
         self.drawn.double()
-        random = cases(self.drawn, self.image, dtype=torch.float64, seed=SEED + 1)
+        random = self._random(torch.float64)
         states = [self._state(self.network), self._state(self.drawn)]
         self.drawn.float()
         with tempfile.TemporaryDirectory() as scratch:
@@ -201,13 +201,26 @@ class _Job:
         real = outputs_of(run, self.real), self.real
         return verified("model.onnx", real, (others, random), torch.float32)
 
-    def _random(self) -> list[Case]:
-        return cases(self.drawn, self.image, dtype=torch.float32, seed=SEED + 1)
+    def _random(self, dtype: torch.dtype = torch.float32) -> list[Case]:
+        """Return what the network makes of images with random parameters, in their present type."""
+        found = cases(self.drawn, self.image, dtype=dtype, seed=SEED + 1)
+        kind = str(dtype).removeprefix("torch.")
+        self._check_finite(found, f"with random parameters in {kind}: nothing can be compared")
+        return found
+
+    def _check_finite(self, found: Sequence[Case], told: str) -> None:
+        if not all(bool(torch.isfinite(case.logits).all()) for case in found):
+            raise VerifyError(f"{self.spec.name}: outputs are not finite {told}")
 
     def _state(self, network: Network) -> State:
         """Return the state dict of what is exported, with the weights of a network."""
         state = network.state_dict() if self.folded is None else fold(self.description, network).state
         return {key: value.detach().clone().contiguous() for key, value in state.items()}
+
+    def _metadata(self) -> dict[str, str]:
+        """Return what a file of weights says: which network it is of, unless norms are folded."""
+        named = {} if self.folded is not None else {MARK: json.dumps(self.spec.to_full_dict())}
+        return {"format": "pt", **named}
 
     def _exported(self) -> Any:
         if self._program is None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.graph.graph import ConnectivityGraph, last_uses
@@ -145,6 +146,8 @@ def graph_of_rule(
     scales: Sequence[int] = (),
     up: str = "",
     newest: str = "",
+    anew: Collection[int] = (),
+    skip: str = "",
 ) -> ConnectivityGraph:
     """Return stem, layers, head, wired by one rule over the whole depth, each block at its own scale.
 
@@ -159,8 +162,19 @@ def graph_of_rule(
         newest: Carry every feature at every change of scale, read or not; every layer must read the one
             before. What ends unread in a block is joined there with the newest feature, for a graph has no
             loose ends; this part takes the newest one, the last channels, out again.
+        anew: Blocks, from 0, into which a feature is carried also from an earlier block of their scale.
+        skip: Part of the carries that do so.
     """
-    return _Across(rule, depths, tuple(scales) or tuple(range(len(depths))), up, newest).graph()
+    scales = tuple(scales) or tuple(range(len(depths)))
+    return _Across(rule, depths, scales, _Parts(up, newest, skip), frozenset(anew)).graph()
+
+
+class _Parts(NamedTuple):
+    """Parts of the carries to a finer scale, of joins that take out the newest feature, of carries across."""
+
+    up: str
+    newest: str
+    skip: str
 
 
 class _Across:
@@ -171,14 +185,14 @@ class _Across:
         rule: Sequence[Sequence[int]],
         depths: Sequence[int],
         scales: tuple[int, ...],
-        up: str,
-        newest: str,
+        parts: _Parts,
+        anew: frozenset[int],
     ) -> None:
-        self.rule, self.depths, self.scales, self.up, self.newest = rule, depths, scales, up, newest
+        self.rule, self.depths, self.scales, self.parts = rule, depths, scales, parts
         block_of = [b for b, depth in enumerate(depths) for _ in range(depth)]
-        self.way = _Way(scales, (0, *block_of, len(depths) - 1))
+        self.way = _Way(scales, (0, *block_of, len(depths) - 1), anew)
         self.read = self.way.carried(rule)
-        self.carried = self.way.all_carried() if newest else self.read
+        self.carried = self.way.all_carried() if parts.newest else self.read
         self.builder = GraphBuilder()
         self.held: dict[tuple[int, int], str] = {}  # (position, block that first had it so) -> node
 
@@ -204,12 +218,12 @@ class _Across:
 
     def _add_carries(self, block: int, before: int) -> None:
         """Add a block's carries; `before` is the position of the newest feature."""
-        part = self.up if block and self.scales[block] < self.scales[block - 1] else ""
         loose = []
         for old in sorted(old for old, into in self.carried if into == block):
             name = f"block{block + 1}.carry_{_word(self.held[old, self.way.block_of[old]])}"
-            source = self.held[old, self.way.holder(old, block - 1)]
-            self.held[old, block] = self._add(name, "carry", block, [source], part)
+            origin = self.way.origin(old, block)
+            source = self.held[old, origin]
+            self.held[old, block] = self._add(name, "carry", block, [source], self._part(origin, block))
             if (old, block) not in self.read and not self.way.goes_on(old, block, self.carried):
                 loose.append(self.held[old, block])
         if loose:
@@ -220,8 +234,14 @@ class _Across:
                 reads=[joined],
                 block=self.way.block_of[before] + 1,  # whose width it has
                 scale=self.scales[block],
-                part=self.newest,
+                part=self.parts.newest,
             )
+
+    def _part(self, origin: int, block: int) -> str:
+        """Return the part of a carry from one block into another."""
+        if self.scales[origin] == self.scales[block]:
+            return self.parts.skip
+        return self.parts.up if self.scales[origin] > self.scales[block] else ""
 
 
 @dataclass(frozen=True)
@@ -231,22 +251,35 @@ class _Way:
     Attributes:
         scales: Scale of each block.
         block_of: Block of each position.
+        anew: Blocks that read no copy of an earlier block.
     """
 
     scales: tuple[int, ...]
     block_of: tuple[int, ...]
+    anew: frozenset[int]
 
     def holder(self, position: int, block: int) -> int:
-        """Return the first block, from the feature's own on, that has the scale of `block`."""
+        """Return the block whose copy of a feature a block reads.
+
+        It is the first, from the feature's own on, that has the scale of `block`, or that block itself.
+        """
         return self._holders[self.block_of[position]][block]
+
+    def origin(self, position: int, block: int) -> int:
+        """Return the block whose copy of a feature is carried into a block."""
+        first = self.scales.index(self.scales[block], self.block_of[position])
+        return first if first < block else self.holder(position, block - 1)
 
     @cached_property
     def _holders(self) -> list[list[int]]:
         n_blocks = len(self.scales)
         return [
-            [self.scales.index(self.scales[b], first) if b >= first else -1 for b in range(n_blocks)]
+            [self._holder(first, b) if b >= first else -1 for b in range(n_blocks)]
             for first in range(n_blocks)
         ]
+
+    def _holder(self, first: int, block: int) -> int:
+        return block if block in self.anew else self.scales.index(self.scales[block], first)
 
     def carried(self, rule: Sequence[Sequence[int]]) -> set[tuple[int, int]]:
         """Return (position, block) of each feature that is carried into a block, read there or later."""
@@ -256,7 +289,7 @@ class _Way:
                 into = self.holder(old, self.block_of[reader])
                 while into != self.block_of[old] and (old, into) not in found:
                     found.add((old, into))
-                    into = self.holder(old, into - 1)
+                    into = self.origin(old, into)
         return found
 
     def all_carried(self) -> set[tuple[int, int]]:

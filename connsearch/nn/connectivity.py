@@ -93,7 +93,7 @@ def merging(network: Network, plan: NetworkPlan, node: NodePlan) -> str:
     """Return by which aggregation a node reads, also where it has a single source and so needs none."""
     if node.aggregation is not None:
         return node.aggregation.name
-    for part in network.spec.parts:
+    for part in network.spec.node_parts:
         if part.name == node.node.part and part.aggregation is not None:
             return part.aggregation.name
     return network.spec.blocks[block_read(plan, node) - 1].aggregation.name

@@ -11,14 +11,15 @@ from connsearch._lazy import lazy
 
 if TYPE_CHECKING:
     from connsearch.plots.confirmed import plot_confirmed
-    from connsearch.plots.files import check_front_path, save_front
+    from connsearch.plots.confusion import plot_confusion
     from connsearch.plots.graph import plot_graph
     from connsearch.plots.heat import plot_connectivity
     from connsearch.plots.history import history_frame, plot_history
-    from connsearch.plots.html import pareto_html
     from connsearch.plots.importance import plot_importance
     from connsearch.plots.layout import ArcLayout, arc_layout
     from connsearch.plots.pareto import plot_pareto
+    from connsearch.plots.retrained import plot_retrained
+    from connsearch.plots.segmentation import plot_segmentation
     from connsearch.plots.strengths import plot_shares_by_class, plot_strengths
     from connsearch.plots.style import save
     from connsearch.plots.tournament import plot_tournament, plot_tournament_matrix
@@ -26,21 +27,21 @@ if TYPE_CHECKING:
 __all__ = [
     "ArcLayout",
     "arc_layout",
-    "check_front_path",
     "history_frame",
-    "pareto_html",
     "plot_confirmed",
+    "plot_confusion",
     "plot_connectivity",
     "plot_graph",
     "plot_history",
     "plot_importance",
     "plot_pareto",
+    "plot_retrained",
+    "plot_segmentation",
     "plot_shares_by_class",
     "plot_strengths",
     "plot_tournament",
     "plot_tournament_matrix",
     "save",
-    "save_front",
 ]
 
 __getattr__, __dir__ = lazy(
@@ -49,19 +50,19 @@ __getattr__, __dir__ = lazy(
         "ArcLayout": "connsearch.plots.layout",
         "arc_layout": "connsearch.plots.layout",
         "history_frame": "connsearch.plots.history",
-        "pareto_html": "connsearch.plots.html",
         "plot_confirmed": "connsearch.plots.confirmed",
+        "plot_confusion": "connsearch.plots.confusion",
         "plot_connectivity": "connsearch.plots.heat",
         "plot_graph": "connsearch.plots.graph",
         "plot_history": "connsearch.plots.history",
         "plot_importance": "connsearch.plots.importance",
         "plot_pareto": "connsearch.plots.pareto",
+        "plot_retrained": "connsearch.plots.retrained",
+        "plot_segmentation": "connsearch.plots.segmentation",
         "plot_shares_by_class": "connsearch.plots.strengths",
         "plot_strengths": "connsearch.plots.strengths",
         "plot_tournament": "connsearch.plots.tournament",
         "plot_tournament_matrix": "connsearch.plots.tournament",
         "save": "connsearch.plots.style",
-        "check_front_path": "connsearch.plots.files",
-        "save_front": "connsearch.plots.files",
     },
 )

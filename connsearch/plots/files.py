@@ -1,4 +1,4 @@
-"""A front as a file: a picture or a page, by the file's name."""
+"""Files that are to be drawn: can they be, and which columns does a front's picture have?"""
 
 from __future__ import annotations
 
@@ -7,26 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from connsearch.errors import ConnsearchError, did_you_mean
-from connsearch.plots.html import pareto_html, require_plotly
-from connsearch.plots.pareto import plot_pareto
-from connsearch.plots.style import SUFFIXES, save
+from connsearch.plots.style import SUFFIXES
 from connsearch.search.reading.pareto import ParetoFront
-
-
-def save_front(front: ParetoFront, path: str | os.PathLike[str]) -> Path:
-    """Draw a front in its own objectives to .png, .svg, .pdf or .html and return the path.
-
-    Raises:
-        ConnsearchError: if the suffix is another, plotly is missing for .html, or the file cannot be
-            written.
-        StudyError: if there is no complete trial.
-    """
-    target = check_front_path(path)
-    x, y = drawn_columns(front)
-    if target.suffix.lower() != ".html":
-        return save(plot_pareto(front, x=x, y=y), target)
-    pareto_html(front, target, x=x, y=y)
-    return target
 
 
 def drawn_columns(front: ParetoFront) -> tuple[str, str]:
@@ -40,19 +22,6 @@ def drawn_columns(front: ParetoFront) -> tuple[str, str]:
         return front.x, next(name for name in names if name != front.x)
     costs = [name for name in (front.x, *names) if name != "val_error"]
     return next(iter(costs), "macs"), "val_error"
-
-
-def check_front_path(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a picture that is to be made, if one can be made there.
-
-    Raises:
-        ConnsearchError: if the suffix is not one of a picture's, plotly is missing for .html, or no file
-            can be written there.
-    """
-    if Path(path).suffix.lower() != ".html":
-        return check_picture_path(path, (*SUFFIXES, ".html"))
-    require_plotly()
-    return check_path(path)
 
 
 def check_picture_path(path: str | os.PathLike[str], known: Sequence[str] = SUFFIXES) -> Path:

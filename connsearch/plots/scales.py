@@ -19,6 +19,7 @@ _LABELS = {
     "macs": "MACs per image (multiply-accumulates)",
     "params": "parameters",
     "val_error": "validation error (%)",
+    "val_iou_error": "100 % - validation mean IoU (%)",
     "test_error": "test error (%)",
 }
 

@@ -63,34 +63,33 @@ NODE_LOOKS = {  # marker, colour
 
 @dataclass(frozen=True)
 class Marker:
-    """One marker in the words of both drawing libraries; thin shapes are drawn on a larger area."""
+    """One marker in matplotlib's words; thin shapes are drawn on a larger area."""
 
     matplotlib: Any
-    plotly: str
     area: float = 1.0
 
 
 TOPOLOGY_MARKERS = {
-    "chain": Marker("o", "circle"),
-    "dense": Marker("s", "square"),
-    "log_dense": Marker("^", "triangle-up"),
-    "sparse": Marker("D", "diamond"),
-    "nearest": Marker("v", "triangle-down"),
-    "evenly_spaced": Marker("P", "cross", 1.3),
-    "half": Marker("<", "triangle-left"),
-    "every_other": Marker(">", "triangle-right"),
-    "harmonic": Marker("X", "x", 1.3),
-    "loglog_dense": Marker("p", "pentagon"),
-    "random_dag": Marker("h", "hexagon"),
-    MIXED: Marker("*", "star", 2.0),
+    "chain": Marker("o"),
+    "dense": Marker("s"),
+    "log_dense": Marker("^"),
+    "sparse": Marker("D"),
+    "nearest": Marker("v"),
+    "evenly_spaced": Marker("P", 1.3),
+    "half": Marker("<"),
+    "every_other": Marker(">"),
+    "harmonic": Marker("X", 1.3),
+    "loglog_dense": Marker("p"),
+    "random_dag": Marker("h"),
+    MIXED: Marker("*", 2.0),
 }
 _MORE_MARKERS = (
-    Marker("d", "diamond-tall"),
-    Marker("8", "octagon"),
-    Marker((4, 1, 0), "star-diamond", 1.8),
-    Marker((3, 1, 0), "star-triangle-up", 1.8),
-    Marker((6, 1, 0), "hexagram", 1.6),
-    Marker((3, 1, 180), "star-triangle-down", 1.8),
+    Marker("d"),
+    Marker("8"),
+    Marker((4, 1, 0), 1.8),
+    Marker((3, 1, 0), 1.8),
+    Marker((6, 1, 0), 1.6),
+    Marker((3, 1, 180), 1.8),
 )
 
 _RC = {

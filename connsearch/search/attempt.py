@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import gc
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from connsearch.cost import NetworkCost, network_cost
 from connsearch.errors import StudyError, TrainError
 from connsearch.search.drawing import Drawing
-from connsearch.search.failures import (
-    DIVERGED,
-    FAILED,
-    MAX_DEATHS,
-    PRUNED,
-    Failure,
-    died,
-    failure_of,
-    worst_values,
-)
+from connsearch.search.failures import DIVERGED, FAILED, MAX_DEATHS, Failure, died, failure_of, worst_values
 from connsearch.search.given import given
 from connsearch.search.hooks import Progress
 from connsearch.search.measured import MEASURED, LimitError, measure
+from connsearch.search.measures import VAL_IOU_ERROR
 from connsearch.search.objective import Outcome, environment, evaluate_network
-from connsearch.search.proxies.prefilter import PROXIES, filtered, recorded_proxies
+from connsearch.search.proxies.prefilter import PROXIES_OF, filtered, recorded_proxies
+from connsearch.search.pruning.rules import PRUNED
 from connsearch.search.pruning.stops import Stop
 from connsearch.search.seeds import SEEDS_OF
 from connsearch.search.space import Member
@@ -35,7 +25,7 @@ from connsearch.search.storages.claims import Claim
 from connsearch.search.storages.lease import Lease, LeaseLostError, MisplacedError
 from connsearch.search.storages.patient import patient
 from connsearch.search.twins import HASH, TWIN, network_hash, outcome_of, twin_of
-from connsearch.train.checkpoint import CheckpointError, CheckpointWarning
+from connsearch.train.checkpoint import CheckpointError, checkpoint_warnings_told
 from connsearch.train.result import EpochRecord
 
 if TYPE_CHECKING:
@@ -123,41 +113,29 @@ class _Attempt:
             return drawing.ask(fixed.knobs)
         return drawing.ask(filtered(drawing, self.device, self.progress.note))
 
-    def _know(self) -> _Known | Exception:
+    def _know(self) -> _Known | Failure:
         """Return the network that the knobs stand for, which is recorded, or why there is none."""
         try:
             member = self.config.space.member(self.trial.params)
             cost, digest = network_cost(member.spec), network_hash(member.spec)
             self._record_member(member, cost, digest)
-            if self.config.prefilter is not None and PROXIES not in self.trial.user_attrs:
+            if self.config.prefilter is not None and PROXIES_OF not in self.trial.user_attrs:
                 seeds = self.trial.user_attrs.get(SEEDS_OF, self.number)
-                self._record(PROXIES, recorded_proxies(self.config, member, seeds, self.device))
+                self._record(PROXIES_OF, recorded_proxies(self.config, member, seeds, self.device))
             return _Known(member, cost, twin_of(digest, self.number, self._trials()))
+        except LeaseLostError:
+            raise
         except Exception as error:
-            return error
+            return failure_of(error)
 
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
     def run(self) -> None:
-        cost: NetworkCost | None = None
-        try:
-            if isinstance(self.known, Failure):
-                self._fail(self.known, cost)
-                return
-            if isinstance(self.known, Exception):
-                raise self.known
-            member, cost, twin = self.known
-            self.progress.trial_started(self.number, member)
-            outcome = self._outcome(member, cost, twin)
-        except (LeaseLostError, StudyError):
-            raise
-        except LimitError as error:
-            self._fail(error.failure, cost)
-            return
-        except Exception as error:
-            self._fail(failure_of(error), cost)
+        outcome = self.known if isinstance(self.known, Failure) else self._reach(self.known)
+        if isinstance(outcome, Failure):
             _free_memory(self.device)
+            self._fail(outcome, None if isinstance(self.known, Failure) else self.known.cost)
             return
         self.lease.check()
         with self.storage.together():
@@ -167,11 +145,23 @@ class _Attempt:
 
     # ---- what the network reaches ------------------------------------------------------------------
 
+    def _reach(self, known: _Known) -> Outcome | Failure:
+        """Return what a network reaches, or why nothing: not the error, which holds the network."""
+        try:
+            self.progress.trial_started(self.number, known.member)
+            return self._outcome(*known)
+        except (LeaseLostError, StudyError):
+            raise
+        except LimitError as error:
+            return error.failure
+        except Exception as error:
+            return failure_of(error)
+
     def _outcome(self, member: Member, cost: NetworkCost, twin: FrozenTrial | None) -> Outcome:
         """Return what a network reaches: known from its twin, or by training it."""
         if twin is not None:
             self._record(TWIN, twin.number)
-            if self.config.duplicates == "reuse":
+            if self.config.duplicates == "reuse" and PRUNED not in self.trial.user_attrs:
                 self._check_limits(member, cost, twin.user_attrs.get(MEASURED))
                 self._record(SEEDS_OF, twin.user_attrs.get(SEEDS_OF, twin.number))
                 self._record("environment", twin.user_attrs["environment"])
@@ -207,17 +197,17 @@ class _Attempt:
 
     def _train(self, member: Member) -> Outcome:
         try:
-            with self._warnings_told():
+            with checkpoint_warnings_told(self.progress.note):
                 return self._evaluate(member)
         except CheckpointError as error:
             differs = ", ".join(error.differs)
-            self.progress.note(f"trial {self.number}: starts over, as its checkpoint differs in {differs}")
-            self.checkpoint.unlink(missing_ok=True)
-            return self._evaluate(member)
         except TrainError as error:
             if str(error).startswith(f"{self.checkpoint}:"):  # of the directory, not of the trial
                 raise StudyError(str(error)) from error
             raise
+        self.progress.note(f"trial {self.number}: starts over, as its checkpoint differs in {differs}")
+        self.checkpoint.unlink(missing_ok=True)
+        return self._evaluate(member)
 
     def _evaluate(self, member: Member) -> Outcome:
         return evaluate_network(
@@ -235,25 +225,10 @@ class _Attempt:
         self.progress.epoch_ended(self.number, record)
         self.stop(record)
 
-    @contextmanager
-    def _warnings_told(self) -> Iterator[None]:
-        """Tell of a damaged or unwritable checkpoint among the lines of progress."""
-        with warnings.catch_warnings():
-            show = warnings.showwarning
-
-            def told(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-                if issubclass(category, CheckpointWarning):
-                    self.progress.note(str(message))
-                else:
-                    show(message, category, *place, **more)
-
-            warnings.showwarning = told  # hands on whatever it is given
-            yield
-
     # ---- the record --------------------------------------------------------------------------------
 
     def _record(self, name: str, value: Any) -> None:
-        """Set an attribute of the trial, unless an attempt that was cut off has done so."""
+        """Set an attribute of the trial, unless it has this value already."""
         if self.storage.get_trial(self.trial._trial_id).user_attrs.get(name) != value:
             self.trial.set_user_attr(name, value)
 
@@ -267,6 +242,8 @@ class _Attempt:
         result = outcome.training
         self._record("curve", [record.to_dict() for record in result.curve])
         self._record("val_error", result.val_error)
+        if VAL_IOU_ERROR in self.config.objectives:
+            self._record(VAL_IOU_ERROR, result.val_iou_error)
         self._record("seconds", result.seconds)
         if "environment" not in self.trial.user_attrs:
             self._record("environment", environment(self.device, self.config.train.threads))

@@ -1,7 +1,8 @@
 """Choices: how a file says "this one", "any of these" or "between these".
 
 A bare value is fixed; a table `{ any_of = [...] }` is a choice among values; a table
-`{ low, high, step, log }` is a range, both ends included.
+`{ low, high, step, log }` is a range, both ends included. Where a network goes down in resolution and up
+again, a table `{ down, up }` holds a choice for each of the two ways.
 """
 
 from __future__ import annotations
@@ -75,8 +76,25 @@ class FloatRange:
 Choice = Fixed | AnyOf | IntRange | FloatRange
 
 
-def values(choice: Choice) -> list[Any]:
+@dataclass(frozen=True)
+class Ways:
+    """A choice for blocks on the way down, the lowest included, and one for those on the way up."""
+
+    down: Choice
+    up: Choice
+
+
+def of_way(choice: Choice | Ways, way: str) -> Choice:
+    """Return the choice for blocks on a way: "down", "up", or "" where there is one way only."""
+    if not isinstance(choice, Ways):
+        return choice
+    return choice.up if way == "up" else choice.down
+
+
+def values(choice: Choice | Ways) -> list[Any]:
     """Return the ends of a range, or all values of another choice: what bounds are found from."""
+    if isinstance(choice, Ways):
+        return list(dict.fromkeys([*values(choice.down), *values(choice.up)]))
     if isinstance(choice, Fixed):
         return [choice.value]
     if isinstance(choice, AnyOf):
@@ -84,14 +102,22 @@ def values(choice: Choice) -> list[Any]:
     return [choice.low, choice.high]
 
 
-def middle(choice: Choice) -> Any:
+def middle(choice: Choice | Ways) -> Any:
     """Return the fixed value, the middle one of several, or the middle of a range, on its grid.
+
+    Raises:
+        SpecError: if the ways down and up have different ones.
 
     >>> middle(IntRange(2, 10)), middle(IntRange(2, 10, step=4)), middle(AnyOf((8, 2, 4)))
     (6, 6, 4)
     >>> middle(FloatRange(1.0, 2.5)), middle(FloatRange(1.0, 4.0, log=True))
     (1.75, 2.0)
     """
+    if isinstance(choice, Ways):
+        down, up = middle(choice.down), middle(choice.up)
+        if down != up:
+            raise SpecError(f"the middle is {down} on the way down and {up} on the way up: name one value")
+        return down
     if isinstance(choice, Fixed):
         return choice.value
     if isinstance(choice, AnyOf):
@@ -149,13 +175,31 @@ def _read(data: object, item: Callable[[object], Any], number: type | None) -> C
     return Fixed(item(data))
 
 
+def _read_ways(data: object, read: Callable[[object], Choice]) -> Choice | Ways:
+    """Return a choice, or one for each way if a table names one of them."""
+    if isinstance(data, Ways) or not isinstance(data, Mapping) or not {"down", "up"} & set(data):
+        return data if isinstance(data, Ways) else read(data)
+    _only(data, ["down", "up"])
+    found = {}
+    for way in ("down", "up"):
+        if way not in data:
+            raise SpecError(f"down and up are needed, {way} is missing")
+        try:
+            found[way] = read(data[way])
+        except SpecError as error:
+            raise SpecError(error.detail, place=f"{way}.{error.place}" if error.place else way) from None
+    return Ways(**found)
+
+
 def _only(data: Mapping[str, object], known: Sequence[str]) -> None:
     for key in data:
         if key not in known:
             raise SpecError(f"unknown key {key!r}. {did_you_mean(str(key), known)}")
 
 
-def _write(choice: Choice) -> Any:
+def _write(choice: Choice | Ways) -> Any:
+    if isinstance(choice, Ways):
+        return {"down": _write(choice.down), "up": _write(choice.up)}
     if isinstance(choice, Fixed):
         return _plain(choice.value)
     if isinstance(choice, AnyOf):
@@ -188,12 +232,21 @@ def _table_schema(properties: dict[str, Any], required: list[str]) -> dict[str, 
     }
 
 
-def _field(item: Callable[[object], Any], number: type | None, schema: dict[str, Any]) -> Any:
+def _field(
+    item: Callable[[object], Any], number: type | None, schema: dict[str, Any], *, ways: bool = False
+) -> Any:
     keys = {int: _WHOLE_SPAN, float: _SPAN}
     options = [schema, _any_of_schema(schema), *([_span_schema(schema, keys[number])] if number else [])]
+    if ways:
+        each = {"anyOf": list(options)}
+        options.append(_table_schema({"down": each, "up": each}, ["down", "up"]))
+
+    def read(data: object) -> Choice:
+        return _read(data, item, number)
+
     return Annotated[
         Any,
-        PlainValidator(lambda data: _read(data, item, number)),
+        PlainValidator((lambda data: _read_ways(data, read)) if ways else read),
         PlainSerializer(_write),
         WithJsonSchema({"anyOf": options}),
     ]
@@ -236,8 +289,11 @@ def _write_ladder(choice: Choice) -> Any:
 
 
 _INTEGER = {"type": "integer"}
+_NUMBER = {"type": "number"}
 INT_CHOICE = _field(_integer, int, _INTEGER)
-FLOAT_CHOICE = _field(_number, float, {"type": "number"})
+INT_OF_WAYS = _field(_integer, int, _INTEGER, ways=True)
+FLOAT_CHOICE = _field(_number, float, _NUMBER)
+FLOAT_OF_WAYS = _field(_number, float, _NUMBER, ways=True)
 TEXT_CHOICE = _field(_text, None, {"type": "string"})
 # A number, a list (a ladder), or a range, searched in the logarithm unless it has steps or says not to.
 LADDER_CHOICE = Annotated[
@@ -257,6 +313,6 @@ LADDER_CHOICE = Annotated[
 ]
 
 
-def ref_choice(registry: Registry[Any]) -> Any:
-    """Return the pydantic type of a choice among entries of a registry."""
-    return _field(registry.parse, None, {"anyOf": [{"type": "string"}, {"type": "object"}]})
+def ref_choice(registry: Registry[Any], *, ways: bool = False) -> Any:
+    """Return the pydantic type of a choice among entries of a registry, if asked also of one for each way."""
+    return _field(registry.parse, None, {"anyOf": [{"type": "string"}, {"type": "object"}]}, ways=ways)

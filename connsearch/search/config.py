@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from connsearch.config import Config, read_toml
-from connsearch.data.paths import beside
+from connsearch.config import Config, override, read_toml
 from connsearch.data.registry import DATASETS
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.registry import Ref, ref_field
 from connsearch.search.measured import Limits
+from connsearch.search.measures import ERRORS, error_of
 from connsearch.search.proxies.prefilter import Prefilter
 from connsearch.search.pruning.rules import PRUNERS, make_pruner
 from connsearch.search.replicates.plan import ReplicatesConfig
@@ -31,7 +30,7 @@ else:
     SamplerRef = ref_field(SAMPLERS)
     PrunerRef = ref_field(PRUNERS)
 
-OBJECTIVES = ("val_error", "macs", "params", "inference_bytes", "training_bytes")
+OBJECTIVES = (*ERRORS, "macs", "params", "inference_bytes", "training_bytes")
 Direction = Literal["minimize", "maximize"]
 
 
@@ -41,8 +40,8 @@ class StudyConfig(Config):
     Attributes:
         question: What the study is to answer.
         space: The search space; in a file, its table or the path of its own file, relative to this one.
-        objectives: What is optimised, and whether less or more is better. `val_error` is measured on the
-            validation split, the others are counted.
+        objectives: What is optimised, and whether less or more is better. `val_error`, and for label maps
+            `val_iou_error` (1 - mean IoU), are measured on the validation split, the others are counted.
         n_trials: How many trials the study has when it is complete.
         seed: All randomness follows from it.
         sampler: Who proposes trials.
@@ -86,13 +85,16 @@ class StudyConfig(Config):
                 )
         if not self.objectives:
             raise SpecError("name at least one objective", place="objectives")
+        if self.objectives.keys() >= set(ERRORS):
+            raise SpecError(f"{' and '.join(ERRORS)} are two errors: name one", place="objectives")
         return self
 
     @model_validator(mode="after")
     def _usable_pruner(self) -> Self:
-        if self.pruner.name != "none" and self.objectives.get("val_error") != "minimize":
+        error = error_of(self.objectives)
+        if self.pruner.name != "none" and self.objectives.get(error) != "minimize":
             raise SpecError(
-                f"{self.pruner.name!r} compares errors: add val_error = 'minimize' to the objectives, or "
+                f"{self.pruner.name!r} compares errors: add {error} = 'minimize' to the objectives, or "
                 "leave the pruner out", place="pruner",
             )  # fmt: skip
         try:
@@ -115,18 +117,18 @@ class StudyConfig(Config):
         """
         data = read_toml(path)
         if isinstance(data.get("train"), dict) and "dataset" in data["train"]:
-            data["train"]["dataset"] = beside(data["train"]["dataset"], path)
+            data["train"]["dataset"] = DATASETS.beside(data["train"]["dataset"], path)
         given = list(overrides)
-        for override in given:
-            if override.partition("=")[0].strip() == "space":
-                _override(data, override)
+        for text in given:
+            if text.partition("=")[0].strip() == "space":
+                override(data, text)
         if isinstance(data.get("space"), str):
             file = Path(path).parent / data["space"]
             data["space"] = read_toml(file)
             SearchSpace.from_dict(data["space"], source=str(file))  # its errors name its own file
-        for override in given:
-            if override.partition("=")[0].strip() != "space":
-                _override(data, override)
+        for text in given:
+            if text.partition("=")[0].strip() != "space":
+                override(data, text)
         config = cls.from_dict(data, source=str(path))
         if config.warm_start is not None:
             config.warm_start.beside(path)
@@ -142,10 +144,19 @@ class StudyConfig(Config):
     def identity(self) -> dict[str, Any]:
         """Return what must agree for two runs to belong to one study, by dotted key."""
         data = self.model_dump(mode="json", by_alias=True, exclude={"question", "n_trials"})
+        data["train"] = self.train.identity()
         data["tournament"] = self.tournament.identity() if self.tournament is not None else None
         data["warm_start"] = self.warm_start.identity() if self.warm_start is not None else None
         order = ", ".join(self.objectives)  # a trial's values are recorded in this order
         return {**dict(_flat(data, "")), "objectives": order}
+
+    def bare(self, **more: Any) -> Self:
+        """Return a study with the question, space, objectives, seed and training of this one, and with more.
+
+        Nothing draws, prunes or filters its trials: each is given and trained to its end.
+        """
+        kept = {name: getattr(self, name) for name in ("question", "space", "objectives", "seed", "train")}
+        return type(self)(**{**kept, "sampler": "random", **more})
 
 
 def _flat(data: Any, place: str) -> Iterable[tuple[str, Any]]:
@@ -154,19 +165,3 @@ def _flat(data: Any, place: str) -> Iterable[tuple[str, Any]]:
         return
     for key, value in data.items():
         yield from _flat(value, f"{place}.{key}" if place else key)
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise SpecError(f"--set takes key=value, got {override!r}")
-    *outer, last = key.strip().split(".")
-    table: Any = data
-    for part in outer:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise SpecError(f"--set {override}: {part!r} is a value, not a table")
-    try:
-        table[last] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        table[last] = text

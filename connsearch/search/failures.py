@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from connsearch.cost import NetworkCost
 from connsearch.errors import ConnsearchError, DataError, StudyError
 from connsearch.search.choices import values
+from connsearch.search.measures import ERRORS
 from connsearch.search.memory import OutOfMemoryError
+from connsearch.search.pruning.rules import PRUNED
+from connsearch.text import first_line
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -19,8 +22,6 @@ if TYPE_CHECKING:
 
 DIVERGED, FAILED = "diverged", "failed"
 """Names of the constraints that a trial violates which diverged, or failed."""
-PRUNED = "pruned"
-"""The attribute of a trial that was ended before its last epoch, with the reason."""
 MAX_DEATHS = 3
 _TRACE_LINES = 40
 
@@ -37,7 +38,7 @@ class Failure(NamedTuple):
     detail: str
 
     def __str__(self) -> str:
-        return self.detail.splitlines()[0] if self.detail else self.reason
+        return first_line(self.detail) or self.reason
 
 
 def failure_of(error: Exception) -> Failure:
@@ -52,8 +53,8 @@ def failure_of(error: Exception) -> Failure:
         return Failure(str(error).partition(":")[0], str(error))
     if isinstance(error, ConnsearchError):
         return Failure(str(error), str(error))
-    line = next(iter(str(error).splitlines()), "")
-    reason = f"{type(error).__name__}: {line}" if line else type(error).__name__
+    line, kind = first_line(error), type(error).__name__
+    reason = kind if line == kind else f"{kind}: {line}"
     trace = "".join(traceback.format_exception(error)).splitlines()
     return Failure(reason, "\n".join([reason, *trace[-_TRACE_LINES:]]))
 
@@ -83,7 +84,7 @@ def _worst(
     cost: NetworkCost | None,
     trials: Sequence[FrozenTrial],
 ) -> float:
-    if name == "val_error":
+    if name in ERRORS:
         return 1.0 if way == "minimize" else 0.0
     if cost is not None:
         return float(getattr(cost, name))

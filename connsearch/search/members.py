@@ -7,6 +7,7 @@ from typing import Any
 
 from connsearch.cost.table import cost_record
 from connsearch.search.space import Member, label
+from connsearch.spec.encoder_decoder import ENCODER_DECODER
 from connsearch.text import si, table
 
 
@@ -32,11 +33,22 @@ def member_table(members: Sequence[Member]) -> str:
 
 
 def describe(member: Member) -> tuple[str, str, str, str]:
-    """Return topologies, aggregations, depths and widths in words."""
+    """Return topologies, aggregations, depths and widths in words; ways that differ as `down/up`."""
     blocks = member.spec.blocks
     return (
-        "+".join(dict.fromkeys(block.topology.label for block in blocks)),
-        "+".join(dict.fromkeys(block.aggregation.label for block in blocks)),
+        _by_way([block.topology.label for block in blocks], member.spec.layout),
+        _by_way([block.aggregation.label for block in blocks], member.spec.layout),
         "-".join(str(block.n_layers) for block in blocks),
         "-".join(str(block.width) for block in blocks),
     )
+
+
+def _by_way(labels: Sequence[str], layout: str) -> str:
+    """Return the labels of blocks, each once, of either way.
+
+    >>> _by_way(["dense", "dense", "chain"], "encoder_decoder"), _by_way(["sum", "mean", "sum"], "encoder")
+    ('dense/chain', 'sum+mean')
+    """
+    middle = len(labels) // 2 + 1 if layout == ENCODER_DECODER else len(labels)
+    ways = ["+".join(dict.fromkeys(way)) for way in (labels[:middle], labels[middle:]) if way]
+    return "/".join(dict.fromkeys(ways))

@@ -34,20 +34,22 @@ def check_memory(cost: NetworkCost, train: TrainConfig, device: str) -> None:
     if free is not None and need > free:
         raise OutOfMemoryError(
             f"out of memory on {device}, predicted: {si(need)}B at least for parameters and "
-            f"{train.batch_size} images, {si(free)}B are free"
+            f"{train.micro_batch_size} images, {si(free)}B are free"
         )
 
 
 def needed_bytes(cost: NetworkCost, train: TrainConfig, device: str) -> int:
-    """Return the least bytes of a training: weights, gradients, moments, a batch's activations.
+    """Return the least bytes of a training: weights, gradients, moments, average, a batch's activations.
 
+    Of a batch that goes through in parts, those of a part.
     A compiled network keeps fewer activations than the definition that the cost model counts: of those
     only what any network must keep, the most that inference has at once, is taken.
     """
     moments = _MOMENTS[train.optimizer] if train.optimizer != "sgd" or train.momentum else 0
     image = cost.training_bytes if train.pipeline == "none" else cost.inference_bytes
-    halved = 2 if train.amp and device.startswith("cuda") else 1
-    return FLOAT_BYTES * cost.params * (2 + moments) + image * train.batch_size // halved
+    halved = 2 if train.in_bfloat16(device) else 1
+    copies = 2 + moments + (train.ema > 0)
+    return FLOAT_BYTES * cost.params * copies + image * train.micro_batch_size // halved
 
 
 def free_bytes(device: str) -> int | None:

@@ -11,12 +11,15 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from connsearch.cost import NetworkCost, network_cost
+from connsearch.search.measures import ERRORS
 from connsearch.search.memory import OutOfMemoryError, check_memory
 from connsearch.search.pruning.rules import Pruned
 from connsearch.search.seeds import stream_seed
 from connsearch.spec.network import NetworkSpec
+from connsearch.text import first_line
 from connsearch.train.config import TrainConfig
 from connsearch.train.result import EpochRecord, TrainResult
+from connsearch.train.torchrun import launched
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """What PyTorch says on CUDA, on a CPU under Linux, on one under Windows."""
@@ -30,9 +33,9 @@ class Outcome(NamedTuple):
     pruned: Pruned | None = None
 
     def value(self, objective: str) -> float:
-        """Return the value of an objective; of a network that diverged, `val_error` is 1."""
-        if objective == "val_error":
-            return self.training.val_error
+        """Return the value of an objective; of a network that diverged, an error is 1."""
+        if objective in ERRORS:
+            return float(getattr(self.training, objective))
         return float(getattr(self.cost, objective))
 
 
@@ -80,13 +83,23 @@ def evaluate_network(
     return Outcome(cost, result)
 
 
+def check_training(spec: NetworkSpec, config: TrainConfig, device: str) -> None:
+    """Make sure that a training may fit into memory. Of several processes, each with a part, nobody knows.
+
+    Raises:
+        OutOfMemoryError: if it cannot fit.
+    """
+    if launched() is None:
+        check_memory(network_cost(spec), config, device)
+
+
 @contextmanager
 def enough_memory(device: str) -> Iterator[None]:
     """Turn running out of memory, of which torch tells in several ways, into one error."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), "")
+        reason = first_line(str(error))
         if isinstance(error, MemoryError) or any(words in reason for words in _NO_MEMORY):
             raise OutOfMemoryError(f"out of memory on {device}: {reason or 'no more is there'}") from None
         raise
@@ -120,6 +133,6 @@ def training_device(asked: str | None = None) -> str:
     """
     import torch
 
-    from connsearch.train.loop import torch_device
+    from connsearch.train.surroundings import torch_device
 
     return str(torch_device(asked or ("cuda" if torch.cuda.is_available() else "cpu")))

@@ -21,6 +21,7 @@ from connsearch.search.study import check_data, check_same, open_if_there
 from connsearch.search.transfer.studies import kept_from, with_earlier
 from connsearch.search.transfer.warm_start import start_lines
 from connsearch.text import duration, si
+from connsearch.train.config import TrainConfig
 
 N_SAMPLED = 100
 TIMED_IMAGES = 256
@@ -50,7 +51,7 @@ def plan_text(
     costs = [network_cost(member.spec) for member in members]
     seconds = _seconds_per_trial(config, members, device)
     kinds = sum(1 for _ in space.kinds())
-    memory = config.train.batch_size * max(cost.training_bytes for cost in costs)
+    memory = config.train.micro_batch_size * max(cost.training_bytes for cost in costs)
     layers = [cost.n_layers for cost in costs]
     train = config.train
     return "\n".join(
@@ -62,7 +63,7 @@ def plan_text(
             f"{min(layers)} to {max(layers)} layers ({N_SAMPLED} drawn)",
             f"budget     {100 * within / N_SAMPLED:g} % of these lie within "
             f"{100 * space.budget.tolerance:g} % below it, none above",
-            f"training   {train.dataset.label}, {train.epochs} epochs, batch {train.batch_size}; "
+            f"training   {train.dataset.label}, {train.epochs} epochs, {_batches(train)}; "
             f"activations up to {si(memory)}B",
             f"time       about {duration(seconds)} a trial, {duration(seconds * config.n_trials)} for "
             f"{config.n_trials} trials with sampler {config.sampler.label}",
@@ -71,6 +72,12 @@ def plan_text(
             f"workers    {_workers(memory)}",
         ]
     )
+
+
+def _batches(train: TrainConfig) -> str:
+    """Return how images go through, and whose values are taken where none are given."""
+    divided = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
+    return f"batch {train.batch_size}{divided}{f', recipe {train.recipe}' if train.recipe else ''}"
 
 
 def _seconds_per_trial(config: StudyConfig, members: list[Member], device: str) -> float:
@@ -94,7 +101,7 @@ def _seconds_per_trial(config: StudyConfig, members: list[Member], device: str) 
             start = time.perf_counter()
             train(network, short, once, seed=0, device=device)
         times.append((time.perf_counter() - start) / (2 * len(few)))  # a pass to train, one to validate
-    images = config.train.epochs * (len(data.train) + len(data.val))
+    images = config.train.epochs * (len(data.train) + len(data.val or ()))
     return statistics.mean(times) * images
 
 

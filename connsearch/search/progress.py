@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from connsearch.search.hooks import Progress
+from connsearch.search.measures import VAL_ERROR, VAL_IOU_ERROR, epoch_error
 from connsearch.search.members import describe
 from connsearch.search.objective import Outcome
 from connsearch.search.space import Member
@@ -26,13 +27,20 @@ class ConsoleProgress:
         best: The least validation error before, and its trial.
         epochs: Epochs of a trial.
         console: Where to print; a terminal or not.
+        error: Which error is shown, as `connsearch.search.measures` names them.
     """
 
     def __init__(
-        self, total: int, done: int, epochs: int, console: Console, best: tuple[float, int] | None = None
+        self,
+        total: int,
+        done: int,
+        epochs: int,
+        console: Console,
+        best: tuple[float, int] | None = None,
+        error: str = VAL_ERROR,
     ) -> None:
         self.total, self.done, self.epochs, self.console = total, done, epochs, console
-        self.best = best
+        self.best, self.error = best, error
         self.ran = 0
         self.started = time.monotonic()
         self._members: dict[int, Member] = {}
@@ -59,8 +67,12 @@ class ConsoleProgress:
         self._show(number, f"trial {number}: {_what(member)}")
 
     def _epoch_ended(self, number: int, record: EpochRecord) -> None:
-        error = human("val_error", record.val_error)
-        self._show(number, f"trial {number}: epoch {record.epoch}/{self.epochs}, error {error}")
+        error = human(self.error, epoch_error(record.to_dict(), self.error))
+        self._show(number, f"trial {number}: epoch {record.epoch}/{self.epochs}, {self._word} {error}")
+
+    @property
+    def _word(self) -> str:
+        return "IoU error" if self.error == VAL_IOU_ERROR else "error"
 
     def _trial_ended(self, number: int, outcome: Outcome | str) -> None:
         self.done, self.ran = self.done + 1, self.ran + 1
@@ -68,7 +80,7 @@ class ConsoleProgress:
         if isinstance(outcome, str):
             line = f"trial {number}: failed: {outcome}"
         else:
-            error = outcome.training.val_error
+            error = outcome.value(self.error)
             ended_well = not outcome.training.diverged and outcome.pruned is None
             if ended_well and (self.best is None or error < self.best[0]):
                 self.best = (error, number)
@@ -76,8 +88,8 @@ class ConsoleProgress:
             end = f", {outcome.pruned}" if outcome.pruned is not None else end
             what = _what(member) if member is not None else ""
             line = (
-                f"trial {number}: error {human('val_error', error)}, {human('macs', outcome.cost.macs)}MACs, "
-                f"{what}, {outcome.training.seconds:.1f} s{end}"
+                f"trial {number}: {self._word} {human(self.error, error)}, "
+                f"{human('macs', outcome.cost.macs)}MACs, {what}, {outcome.training.seconds:.1f} s{end}"
             )
         parts = [line] if self._live is not None else [line, *self._standing()]
         self.console.print(Text(f"[{self.done}/{self.total}] {' · '.join(parts)}"), soft_wrap=True)
@@ -103,7 +115,7 @@ class ConsoleProgress:
         """Return the best so far, the rate and the time left, as far as they are known."""
         parts = []
         if self.best is not None:
-            parts.append(f"best {human('val_error', self.best[0])} (trial {self.best[1]})")
+            parts.append(f"best {human(self.error, self.best[0])} (trial {self.best[1]})")
         seconds = time.monotonic() - self.started
         if self.ran and seconds > 0:
             left = seconds / self.ran * (self.total - self.done)

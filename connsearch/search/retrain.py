@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from connsearch.errors import StudyError
-from connsearch.search.failures import DIVERGED, PRUNED, failed
+from connsearch.search.failures import DIVERGED, failed
 from connsearch.search.objective import environment, evaluate_network, training_device
+from connsearch.search.pruning.rules import PRUNED
 from connsearch.search.seeds import SEEDS_OF
 from connsearch.search.study import Study
 from connsearch.spec.network import NetworkSpec
@@ -83,7 +84,7 @@ def retrain_exactly(
         StudyError: if there is no such trial, or it has no curve.
         TrainError, DataError: as `connsearch.search.objective.evaluate_network`.
     """
-    attrs = _record(study, number)
+    attrs = record_of(study, number)
     then: Mapping[str, Any] = attrs["environment"]
     device = training_device(device or then.get("kind"))
     now = environment(device, study.config.train.threads)
@@ -121,7 +122,12 @@ def _until(last: int | None, on_epoch: Callable[[EpochRecord], None] | None) -> 
     return told
 
 
-def _record(study: Study, number: int) -> dict[str, Any]:
+def record_of(study: Study, number: int) -> dict[str, Any]:
+    """Return what is recorded of a finished trial.
+
+    Raises:
+        StudyError: if there is no such trial, it failed or is not finished.
+    """
     trials = study.trials()
     if not 0 <= number < len(trials):
         raise StudyError(f"{study.directory}: no trial {number}: it has {len(trials)}, counted from 0")

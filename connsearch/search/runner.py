@@ -15,6 +15,7 @@ from connsearch.search.hooks import Progress
 from connsearch.search.storages.claims import LEASE, Claim, ClaimLog, Timing, Watch, Worker, next_claim
 from connsearch.search.storages.lease import Lease, LeaseLostError, MisplacedError, first_sign
 from connsearch.search.storages.patient import patient
+from connsearch.train.torchrun import refuse_several
 
 if TYPE_CHECKING:
     import optuna
@@ -54,7 +55,9 @@ def run_trials(task: Task, total: int) -> int:
     Raises:
         StudyError: if the directory or the storage cannot be written, or the storage stays away.
         DataError: if the data set is missing or does not match the space.
+        TrainError: if torchrun has started this process as one of several.
     """
+    refuse_several("a study", "start it without torchrun; workers run several trials at once")
     with Worker.here() as worker:
         return _Runner(task, worker).run(total)
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from connsearch.search.config import StudyConfig
 from connsearch.search.failures import reached
+from connsearch.search.measures import error_of
 from connsearch.search.objective import training_device
 from connsearch.search.progress import ConsoleProgress
 from connsearch.search.storages.claims import Timing
@@ -47,12 +48,13 @@ def run_study(
     device, pace = training_device(device), timing or Timing()
     study = Study.from_config(directory, config, storage)
     total = config.n_trials if n_trials is None else n_trials
-    errors = [(trial.user_attrs["val_error"], trial.number) for trial in study.trials() if reached(trial)]
+    error = error_of(config.objectives)
+    errors = [(trial.user_attrs[error], trial.number) for trial in study.trials() if reached(trial)]
     console, done = Console(stderr=True), study.status().finished
     best = min(errors, default=None)
     with (
         stopped_by(*signals),
-        ConsoleProgress(total, done, config.train.epochs, console, best) as progress,
+        ConsoleProgress(total, done, config.train.epochs, console, best, error) as progress,
     ):
         if workers == 1:
             study.run(total, device=device, progress=progress.hooks(), timing=pace)

@@ -9,7 +9,6 @@ drawn, its range never depends on another knob, so that samplers can learn; a kn
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -19,8 +18,8 @@ from pydantic import Field, model_validator
 from connsearch.config import Config
 from connsearch.cost import Budget, fit_width, network_cost
 from connsearch.errors import BudgetError, SpecError, did_you_mean
-from connsearch.graph import TOPOLOGIES
 from connsearch.registry import Ref
+from connsearch.search.blocks import BlocksSpace
 from connsearch.search.choices import (
     FLOAT_CHOICE,
     INT_CHOICE,
@@ -34,68 +33,39 @@ from connsearch.search.choices import (
     ref_choice,
     values,
 )
-from connsearch.spec.aggregations import AGGREGATIONS
-from connsearch.spec.chains import HEADS, STEMS, TRANSITIONS, UNITS
+from connsearch.search.layouts import (
+    CATEGORIES,
+    NUMBERS,
+    PER_NETWORK,
+    base_name,
+)
+from connsearch.search.shapes import shape_of
+from connsearch.spec.chains import HEADS, LINES, STEMS, TRANSITIONS
+from connsearch.spec.encoder_decoder import (
+    ENCODER_DECODER,
+    UP,
+    Layout,
+    check_head,
+    check_size,
+    with_default_head,
+)
 from connsearch.spec.network import InputConfig, NetworkSpec
 
 if TYPE_CHECKING:
-    TopologyChoice = Choice
-    AggregationChoice = Choice
-    UnitChoice = Choice
     StemChoice = Choice
     TransitionChoice = Choice
+    LineChoice = Choice
     HeadChoice = Choice
     IntChoice = Choice
     FloatChoice = Choice
     TextChoice = Choice
     LadderChoice = Choice
 else:
-    TopologyChoice, AggregationChoice = ref_choice(TOPOLOGIES), ref_choice(AGGREGATIONS)
-    UnitChoice, StemChoice = ref_choice(UNITS), ref_choice(STEMS)
-    TransitionChoice, HeadChoice = ref_choice(TRANSITIONS), ref_choice(HEADS)
+    StemChoice, TransitionChoice = ref_choice(STEMS), ref_choice(TRANSITIONS)
+    LineChoice, HeadChoice = ref_choice(LINES), ref_choice(HEADS)
     IntChoice, FloatChoice, TextChoice, LadderChoice = INT_CHOICE, FLOAT_CHOICE, TEXT_CHOICE, LADDER_CHOICE
 
-PER_NETWORK = ("scope", "stem", "transition", "carry", "head")
-PER_BLOCK = ("topology", "aggregation", "unit")
-CATEGORIES = (*PER_NETWORK, *PER_BLOCK)
-WIDTH_RATIOS = (0.01, 100.0)
-RATIO_UNIT = 1000  # widths of a shape are ratios in thousandths, before they are solved
-WIDEST_RATIO = 10**18  # in the same unit; the narrowest is 1
 N_CHECKED = 50  # members drawn to see whether a budget can be met
-
-
-class BlocksSpace(Config):
-    """What the blocks may be.
-
-    Attributes:
-        count: Number of blocks.
-        topology, aggregation, unit: Of every block alike, unless named in `per_block`.
-        n_layers: Number of units, for each block on its own.
-        width_ratio: Width of a block over that of the block before, for each on its own; 0.01 to 100.
-        per_block: Which of topology, aggregation and unit are chosen for each block on its own.
-    """
-
-    count: IntChoice = Fixed(3)
-    topology: TopologyChoice = Fixed(Ref("dense"))
-    aggregation: AggregationChoice = Fixed(Ref("sum"))
-    unit: UnitChoice = Fixed(Ref("basic"))
-    n_layers: IntChoice
-    width_ratio: FloatChoice = Fixed(2.0)
-    per_block: tuple[Literal["topology", "aggregation", "unit"], ...] = ()
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Self:
-        for name, least, most in (
-            ("count", 1, math.inf),
-            ("n_layers", 1, math.inf),
-            ("width_ratio", *WIDTH_RATIOS),
-        ):
-            found = values(getattr(self, name))
-            if min(found) < least:
-                raise SpecError(f"must be at least {least}, got {min(found)}", place=name)
-            if max(found) > most:
-                raise SpecError(f"must be at most {most}, got {max(found)}", place=name)
-        return self
 
 
 class BudgetSpace(Config):
@@ -145,6 +115,9 @@ class Member(NamedTuple):
 class SearchSpace(Config):
     """A set of networks, as `search_spaces/*.toml` describe it.
 
+    Fields are those of `NetworkSpec`, most of them choices. A member has `stem_ratio`, or `compression`, only
+    where the first block, or every block, concatenates: other aggregations need sources of equal channels.
+
     Raises:
         SpecError: if a value is wrong (the message names its place).
     """
@@ -152,26 +125,54 @@ class SearchSpace(Config):
     schema_version: Literal[1] = Field(1, alias="schema")
     input: InputConfig = InputConfig()
     n_classes: int = Field(10, ge=1)
+    layout: Layout = "encoder"
     scope: TextChoice = Fixed("block")
     stem: StemChoice = Fixed(Ref("conv"))
+    stem_ratio: IntChoice = Fixed(0)
     transition: TransitionChoice = Fixed(Ref("conv"))
     carry: TransitionChoice = Fixed(Ref("pool"))
+    up: LineChoice = Fixed(UP)
+    hubs: IntChoice = Fixed(0)
+    compression: FloatChoice = Fixed(0.0)
     head: HeadChoice = Fixed(Ref("pool"))
     blocks: BlocksSpace
     budget: BudgetSpace
 
+    @model_validator(mode="before")
+    @classmethod
+    def _head_of_layout(cls, data: object) -> object:
+        return with_default_head(data)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        self.blocks.check_layout(self.layout)
+        for name, most in (("stem_ratio", None), ("hubs", None), ("compression", 1)):
+            found = values(getattr(self, name))
+            if min(found) < 0:
+                raise SpecError(f"must be at least 0, got {min(found)}", place=name)
+            if most is not None and max(found) > most:
+                raise SpecError(f"must be at most {most}, got {max(found)}", place=name)
         for scope in values(self.scope):
             if scope not in ("block", "global"):
                 raise SpecError(
                     f"unknown scope {scope!r}. {did_you_mean(scope, ('block', 'global'))}", place="scope"
                 )
+        if self.layout == ENCODER_DECODER:
+            self._check_encoder_decoder()
+            return self
         if "global" in values(self.scope) and "topology" in self.blocks.per_block:
             raise SpecError(
                 "scope 'global' has one topology for all blocks: take 'topology' out of per_block"
             )
+        for name in ("up", "hubs"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise SpecError(f"needs layout {ENCODER_DECODER!r}, this is {self.layout!r}", place=name)
         return self
+
+    def _check_encoder_decoder(self) -> None:
+        check_size(self.input.height, self.input.width, max(values(self.blocks.count)))
+        for head in values(self.head):
+            check_head(head)
 
     # ---- knobs -----------------------------------------------------------------------------------
 
@@ -180,15 +181,9 @@ class SearchSpace(Config):
         return {name: choice for name, choice in self._all_knobs().items() if not isinstance(choice, Fixed)}
 
     def _all_knobs(self) -> dict[str, Choice]:
-        blocks, most = self.blocks, max(values(self.blocks.count))
-        knobs: dict[str, Choice] = {"macs_budget": self.budget.macs, "count": blocks.count}
-        knobs |= {name: getattr(self, name) for name in PER_NETWORK}
-        for name in PER_BLOCK:
-            names = [f"{name}_{b}" for b in range(1, most + 1)] if name in blocks.per_block else [name]
-            knobs |= dict.fromkeys(names, getattr(blocks, name))
-        knobs |= {f"n_layers_{b}": blocks.n_layers for b in range(1, most + 1)}
-        knobs |= {f"width_ratio_{b}": blocks.width_ratio for b in range(2, most + 1)}
-        return knobs
+        knobs: dict[str, Choice] = {"macs_budget": self.budget.macs, "count": self.blocks.count}
+        knobs |= {name: getattr(self, name) for name in (*PER_NETWORK, *NUMBERS)}
+        return knobs | dict(self.blocks.knobs(self.layout))
 
     def member(self, drawn: Mapping[str, Any]) -> Member:
         """Return the network that knob values stand for, its widths solved from the budget.
@@ -205,25 +200,15 @@ class SearchSpace(Config):
                 raise SpecError(f"unknown knob {name!r}. {did_you_mean(name, self.knobs())}")
         knobs = {name: _value(name, choice, drawn) for name, choice in self._all_knobs().items()}
         budget = Budget(knobs["macs_budget"], self.budget.params or None, self.budget.tolerance)
-        shape = self._shape(knobs)
+        shape = shape_of(self, knobs)
         spec = fit_width(
             shape,
             budget,
             quantum=self.budget.quantum,
             min_width=self.budget.min_width,
-            min_depths=[min(values(self.blocks.n_layers))] * len(shape.blocks),
+            min_depths=self.blocks.least_depths(self.layout, len(shape.blocks)),
         )
         return Member({name: knobs[name] for name in self.knobs()}, budget, spec)
-
-    def _shape(self, knobs: Mapping[str, Any]) -> NetworkSpec:
-        width, blocks = float(RATIO_UNIT), []
-        for number in range(1, knobs["count"] + 1):
-            width *= knobs[f"width_ratio_{number}"] if number > 1 else 1
-            width = min(max(width, 1), WIDEST_RATIO)
-            block = {name: knobs.get(f"{name}_{number}", knobs.get(name)) for name in PER_BLOCK}
-            blocks.append({**block, "n_layers": knobs[f"n_layers_{number}"], "width": round(width)})
-        parts = {name: knobs[name] for name in PER_NETWORK}
-        return NetworkSpec(input=self.input, n_classes=self.n_classes, blocks=tuple(blocks), **parts)
 
     def draw(self, rng: random.Random) -> Member:
         """Return a random member."""
@@ -237,15 +222,16 @@ class SearchSpace(Config):
     def kinds(self) -> Iterator[dict[str, Any]]:
         """Yield every combination of categories, at the least budget and depth and with the most blocks.
 
-        Where a category is chosen per block, blocks are taken to choose alike.
+        Where a category is chosen per block, blocks are taken to choose alike, those of a way where ways have
+        choices of their own.
         """
         knobs = self._all_knobs()
-        category = {name: name.rstrip("_0123456789") for name in knobs}
-        options = {category[n]: values(choice) for n, choice in knobs.items() if category[n] in CATEGORIES}
+        category = {name: name.rstrip("_0123456789") for name in knobs}  # of all blocks, or of those of a way
+        options = {category[n]: values(choice) for n, choice in knobs.items() if base_name(n) in CATEGORIES}
         numbers = {
             name: (max if name == "count" else min)(values(choice))
             for name, choice in knobs.items()
-            if category[name] not in CATEGORIES
+            if base_name(name) not in CATEGORIES
         }
         for combination in itertools.product(*options.values()):
             chosen = dict(zip(options, combination, strict=True))
@@ -263,7 +249,7 @@ class SearchSpace(Config):
             SpecError: if a kind is refused, naming it and the reason.
         """
         for knobs in self.kinds():
-            kind = " x ".join(str(knobs.get(n, knobs.get(f"{n}_1"))) for n in ("topology", "aggregation"))
+            kind = " x ".join(_kind(knobs, name) for name in ("topology", "aggregation"))
             try:
                 self.member({name: knobs[name] for name in self.knobs()})
             except BudgetError as error:
@@ -285,6 +271,11 @@ class SearchSpace(Config):
             f"budget: no member drawn comes within {100 * self.budget.tolerance:g} % of its budget, the "
             f"closest uses {100 * closest.share:.1f} % of {closest.budget}: raise the budget or its tolerance"
         )
+
+
+def _kind(knobs: Mapping[str, Any], category: str) -> str:
+    """Return the values of a category in words, of ways that differ both."""
+    return "/".join(dict.fromkeys(str(value) for name, value in knobs.items() if base_name(name) == category))
 
 
 def _value(name: str, choice: Choice, drawn: Mapping[str, Any]) -> Any:

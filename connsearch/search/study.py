@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from connsearch.errors import StudyError
 from connsearch.search import storages
+from connsearch.search.choices import values
 from connsearch.search.config import StudyConfig
 from connsearch.search.hooks import Progress
+from connsearch.search.measures import VAL_ERROR, VAL_IOU_ERROR
 from connsearch.search.objective import training_device
 from connsearch.search.reading.pareto import ParetoFront
 from connsearch.search.reading.records import Status, front_frame, reference_point, status_of
@@ -25,6 +27,7 @@ from connsearch.search.storages import Place
 from connsearch.search.storages.claims import Timing
 from connsearch.search.transfer.studies import kept_from, with_earlier
 from connsearch.search.transfer.warm_start import check_start
+from connsearch.spec.ends import predicts_pixels
 from connsearch.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -210,13 +213,19 @@ def check_data(config: StudyConfig) -> None:
     """
     from connsearch.data import check_matches, load_dataset
 
-    space = config.space
+    space, dataset = config.space, load_dataset(config.train.dataset)
+    if VAL_IOU_ERROR in config.objectives and not dataset.dense:
+        raise StudyError(
+            f"objective {VAL_IOU_ERROR} needs label maps, dataset {dataset.name!r} has a label for each "
+            f"image: take {VAL_ERROR}"
+        )
     check_matches(
-        load_dataset(config.train.dataset),
+        dataset,
         channels=space.input.channels,
         height=space.input.height,
         width=space.input.width,
         n_classes=space.n_classes,
+        dense=all(predicts_pixels(head) for head in values(space.head)),
     )
 
 

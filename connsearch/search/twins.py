@@ -35,5 +35,5 @@ def twin_of(digest: str, number: int, trials: Sequence[FrozenTrial]) -> FrozenTr
 def outcome_of(trial: FrozenTrial, cost: NetworkCost) -> Outcome:
     """Return the outcome that a trial has on record, for a network of a known cost."""
     attrs = trial.user_attrs
-    curve = tuple(EpochRecord(**record) for record in attrs["curve"])
+    curve = tuple(EpochRecord.from_dict(record) for record in attrs["curve"])
     return Outcome(cost, TrainResult(curve, diverged=False, seconds=attrs["seconds"]))

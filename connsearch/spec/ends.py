@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from connsearch.errors import SpecError, did_you_mean
+from connsearch.registry import Ref
 from connsearch.spec.chains import (
     HEADS,
     STEMS,
     TRANSITIONS,
+    chain,
     grouped,
     norm_act,
     odd,
@@ -110,3 +112,12 @@ def pixel_head(in_channels: int, width: int, *, activation: str = "relu", norm: 
 def pool_head(in_channels: int, width: int, *, activation: str = "relu", norm: str = "batch") -> Chain:
     """norm - act - mean over all pixels - linear."""
     return (*norm_act(in_channels, norm, activation), GlobalPool(), Linear(in_channels, width))
+
+
+def predicts_pixels(head: Ref) -> bool:
+    """Return whether a head gives out logits for each pixel, not for each image.
+
+    >>> predicts_pixels(HEADS.ref("pixels")), predicts_pixels(HEADS.ref("pool"))
+    (True, False)
+    """
+    return not any(isinstance(op, GlobalPool | Linear) for op in chain(HEADS, head, 1, 1))

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from connsearch.config import Config
 from connsearch.errors import SpecError, did_you_mean
-from connsearch.graph import TOPOLOGIES, ConnectivityGraph, Node, predecessors
+from connsearch.graph import TOPOLOGIES, ConnectivityGraph, predecessors
 from connsearch.graph.build import graph_across_blocks, graph_of_blocks
-from connsearch.graph.convert import inferred_scale
 from connsearch.registry import Ref, ref_field
 from connsearch.spec.aggregations import AGGREGATIONS
 from connsearch.spec.chains import HEADS, LINES, STEMS, TRANSITIONS, UNITS
 from connsearch.spec.drops import DROPS
+from connsearch.spec.encoder_decoder import (
+    ENCODER_DECODER,
+    SKIP,
+    UP,
+    Layout,
+    check_head,
+    check_size,
+    encoder_decoder_graph,
+    even_blocks,
+    with_default_head,
+)
+from connsearch.spec.own_graph import GraphField
 
 if TYPE_CHECKING:
     TopologyRef = Ref
@@ -89,87 +100,22 @@ class PartConfig(Config):
         return self
 
 
-def _read_graph(data: object) -> ConnectivityGraph | None:
-    if data is None or isinstance(data, ConnectivityGraph):
-        return data
-    if not isinstance(data, Mapping):
-        raise SpecError(f"a graph is a table with nodes and edges, got {data!r}")
-    for key in data:
-        if key not in ("nodes", "edges"):
-            raise SpecError(f"unknown key {key!r}. {did_you_mean(str(key), ('nodes', 'edges'))}")
-    for key in ("nodes", "edges"):
-        if not isinstance(data.get(key), list | tuple):
-            raise SpecError(f"a graph needs a list of {key}, got {data.get(key)!r}")
-    try:
-        import networkx as nx
-
-        graph: nx.DiGraph[Any] = nx.DiGraph()
-        for node in data["nodes"]:
-            table = {"name": node} if isinstance(node, str) else dict(node)
-            name = table.pop("name")
-            if name in graph:
-                raise SpecError(f"node {name!r} is listed twice: remove one")
-            graph.add_node(name)
-            graph.nodes[name].update(table)
-        for edge in data["edges"]:
-            if not isinstance(edge, list | tuple) or len(edge) != 2:
-                raise SpecError(f"an edge is a list of two names, source and target, got {edge!r}")
-            source, target = edge
-            if source not in graph or target not in graph:
-                raise SpecError(f"edge ({source!r}, {target!r}) joins a node that is not listed")
-            if graph.has_edge(source, target):
-                raise SpecError(f"edge ({source!r}, {target!r}) is given twice: remove one")
-            graph.add_edge(source, target)
-    except (TypeError, KeyError, ValueError) as error:
-        if isinstance(error, SpecError):
-            raise
-        raise SpecError(f"nodes are names or tables with a name, got one without {error}") from None
-    return ConnectivityGraph.from_networkx(graph)
-
-
-def _write_graph(graph: ConnectivityGraph | None) -> dict[str, Any] | None:
-    if graph is None:
-        return None
-    default = Node("")
-    nodes = [
-        {"name": node.name, "kind": node.kind}
-        | {k: getattr(node, k) for k in ("block", "path", "part") if getattr(node, k) != getattr(default, k)}
-        | ({"scale": node.scale} if node.scale != inferred_scale(graph, index) else {})
-        for index, node in enumerate(graph.nodes)
-    ]
-    return {
-        "nodes": nodes,
-        "edges": [[graph.nodes[s].name, graph.nodes[t].name] for s, t in graph.edges()],
-    }
-
-
-GraphField = Annotated[
-    ConnectivityGraph | None,
-    PlainValidator(_read_graph),
-    PlainSerializer(_write_graph),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "required": ["nodes", "edges"],
-            "properties": {
-                "nodes": {"type": "array", "items": {"type": ["string", "object"]}},
-                "edges": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
-            },
-        }
-    ),
-]
-
-
 class NetworkSpec(Config):
     """A network: input, stem, blocks of units, transitions between them, head.
 
     Attributes:
         name: For tables and files; no part of what the network is.
+        layout: `encoder`: blocks at falling resolution. `encoder_decoder`: down to the middle block and up
+            again, each block on the way up beside that of its scale on the way down; an odd number of blocks.
         scope: `block`: each block's topology wires its own layers, a transition joins blocks. `global`:
             one topology wires the layers of all blocks, and features are carried to later resolutions.
         stem_ratio: Channels of the stem as a multiple of block 1's width; 0: what block 1's units give out.
         compression: Channels of a transition or carry as a share of those it reads, rounded down; 0: what
-            the next block's units give out.
+            the next block's units give out. With layout `encoder_decoder` neither it nor `stem_ratio`
+            applies to what a block reads that adds its sources, for all must then have as many channels.
+        up: With layout `encoder_decoder`, what takes features to the next finer resolution.
+        hubs: With layout `encoder_decoder` and scope `global`: all later layers also read the last layer of
+            each of the first so many blocks.
         own_graph: A connectivity graph of one's own, in place of topologies and depths; its nodes'
             `block` says which entry of `blocks` gives unit, width and aggregation, its nodes' `part`
             which entry of `parts` overrides that. Of several heads the last is the network's own, the
@@ -185,11 +131,14 @@ class NetworkSpec(Config):
     name: str = "network"
     input: InputConfig = InputConfig()
     n_classes: int = Field(10, ge=1)
+    layout: Layout = "encoder"
     scope: Literal["block", "global"] = "block"
     stem: StemRef = Ref("conv")
     stem_ratio: int = Field(0, ge=0)
     transition: TransitionRef = Ref("conv")
     carry: TransitionRef = Ref("pool")
+    up: LineRef = UP
+    hubs: int = Field(0, ge=0)
     compression: float = Field(0.0, ge=0.0, le=1.0)
     head: HeadRef = Ref("pool")
     blocks: tuple[BlockConfig, ...]
@@ -197,10 +146,17 @@ class NetworkSpec(Config):
     parts: tuple[PartConfig, ...] = ()
     own_graph: GraphField = Field(None, alias="graph")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _head_of_layout(cls, data: object) -> object:
+        return with_default_head(data)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.blocks:
             raise SpecError("blocks: a network needs at least one block")
+        if self.hubs and (self.layout != ENCODER_DECODER or self.scope != "global"):
+            raise SpecError(f"hubs needs layout {ENCODER_DECODER!r} and scope 'global': leave it out")
         if self.own_graph is not None:
             self._check_own_graph(self.own_graph)
             return self
@@ -213,15 +169,28 @@ class NetworkSpec(Config):
                 raise SpecError(
                     f"blocks[{number}].n_layers must be at least 2, as entry_unit takes the first"
                 )
+        if self.layout == ENCODER_DECODER:
+            self._check_encoder_decoder()
+            return self
         if self.scope == "global" and len({block.topology for block in self.blocks}) > 1:
             raise SpecError("scope 'global' has one topology for all blocks: give each block the same")
         if self.scope == "global" and any(block.entry_unit for block in self.blocks):
             raise SpecError("entry_unit needs scope 'block'")
         return self
 
+    def _check_encoder_decoder(self) -> None:
+        check_size(self.input.height, self.input.width, len(self.blocks))
+        if self.hubs > len(self.blocks):
+            raise SpecError(f"hubs must be at most the number of blocks, {len(self.blocks)}, got {self.hubs}")
+        if any(block.entry_unit for block in self.blocks):
+            raise SpecError("entry_unit needs layout 'encoder'")
+        check_head(self.head)
+
     def _check_own_graph(self, graph: ConnectivityGraph) -> None:
         if self.scope == "global":
             raise SpecError("scope 'global' makes the graph itself: leave out scope or graph")
+        if self.layout != "encoder":
+            raise SpecError(f"layout {self.layout!r} makes the graph itself: leave out layout or graph")
         for number, block in enumerate(self.blocks):
             given = {
                 name
@@ -259,11 +228,30 @@ class NetworkSpec(Config):
         if self.own_graph is not None:
             return self.own_graph
         try:
+            if self.layout == ENCODER_DECODER:
+                wiring = [(block.topology, block.n_layers) for block in self.blocks]
+                return encoder_decoder_graph(wiring, self.scope, self.hubs, self.even_blocks())
             if self.scope == "global":
                 return graph_across_blocks(self.blocks[0].topology, [b.n_layers for b in self.blocks])
             return graph_of_blocks([(b.topology, b.n_layers, b.entry_unit) for b in self.blocks])
         except SpecError as error:
-            raise SpecError(str(error), place=self._place_of_topology()) from None
+            raise SpecError(error.detail, place=error.place or self._place_of_topology()) from None
+
+    def even_blocks(self) -> frozenset[int]:
+        """Return the blocks, from 1, of layout `encoder_decoder` whose maps all have as many channels.
+
+        Their aggregations need that; stem, transitions, carries and long skips give them as many.
+        """
+        if self.layout != ENCODER_DECODER:
+            return frozenset()
+        return even_blocks([block.aggregation for block in self.blocks])
+
+    @property
+    def node_parts(self) -> tuple[PartConfig, ...]:
+        """What a node's `part` refers to: the parts given, or those that the layout brings."""
+        if self.layout != ENCODER_DECODER:
+            return self.parts
+        return (PartConfig(name="up", line=self.up), PartConfig(name="skip", line=SKIP))
 
     def _place_of_topology(self) -> str:
         """Return where the first topology stands that gives no graph."""

@@ -8,15 +8,15 @@ from typing import Any
 
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.graph import ConnectivityGraph
-from connsearch.registry import Ref
 from connsearch.spec.aggregations import AGGREGATIONS, rule_of
-from connsearch.spec.chains import LINES
+from connsearch.spec.encoder_decoder import ENCODER_DECODER
 from connsearch.spec.network import BlockConfig, NetworkSpec, PartConfig
 from connsearch.spec.ops import Chain, Shape
 from connsearch.spec.plan import NodePlan
 from connsearch.spec.reading import narrowed, reading_of
 from connsearch.spec.resolve import resolve
 from connsearch.spec.shaped import Lines
+from connsearch.spec.unfolded import as_line, unfolded
 
 Edge = tuple[str, str]
 """The names of source and reader."""
@@ -42,6 +42,8 @@ class Pruner:
                 f"{spec.name!r} drops connections at random by {spec.drop.label!r}, with probabilities that "
                 "follow from the depth: connections cannot be pruned from it; leave out drop first"
             )
+        if spec.layout == ENCODER_DECODER:
+            spec = unfolded(spec)
         self.spec, self.plan = spec, resolve(spec)
         self.lines = Lines(spec, spec.widths)
         self.names = [node.name for node in self.plan.graph.nodes]
@@ -195,7 +197,7 @@ class Pruner:
             or (own and (own.line or own.unit or own.ratio))
         ):
             return {}
-        line = _as_line(self.spec.transition)
+        line = as_line(self.spec.transition)
         if line is None:
             return {}
         width = self.spec.blocks[plan.node.block - 1].width
@@ -233,13 +235,3 @@ class _Parts:
             self.all.append(base.model_copy(update={**changes, "name": free}))
             self._made[key] = free
         return self._made[key]
-
-
-def _as_line(transition: Ref) -> Ref | None:
-    """Return a transition as a line of a part; None if there is none like it."""
-    if transition.name == "pool":
-        return LINES.ref("transition", **dict(transition.params))
-    if transition.name == "conv":
-        params: dict[str, Any] = {"kernel": 3, "norm": "batch", **dict(transition.params)}
-        return LINES.ref("projection", stride=2, order="pre", **params)
-    return None

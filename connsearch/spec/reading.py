@@ -83,11 +83,3 @@ def _narrow(op: Op, channels: int, per_channel: int) -> Op:
     if isinstance(op, Linear):
         return op._replace(in_features=channels * per_channel)
     return op
-
-
-def norms_mix(chain: Chain, reading: Reading) -> bool:
-    """Return whether a norm before the mixing operation works on several channels at once.
-
-    Leaving channels out then changes the others.
-    """
-    return any(isinstance(op, Norm) and op.kind in ("layer", "channel") for op in chain[: len(reading.along)])

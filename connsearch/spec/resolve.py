@@ -9,6 +9,7 @@ from connsearch.graph import ConnectivityGraph, Node
 from connsearch.registry import Ref, entry_cache
 from connsearch.spec.aggregations import Aggregation, rule_of
 from connsearch.spec.drops import drop_rule
+from connsearch.spec.encoder_decoder import ENCODER_DECODER
 from connsearch.spec.network import NetworkSpec
 from connsearch.spec.ops import Shape
 from connsearch.spec.plan import Line, NetworkPlan, NodePlan
@@ -41,7 +42,7 @@ class _Resolver:
         ]
         self.part_rules = {
             part.name: (part.aggregation, placed(f"parts[{number}].aggregation", rule_of, part.aggregation))
-            for number, part in enumerate(spec.parts)
+            for number, part in enumerate(spec.node_parts)
             if part.aggregation is not None
         }
         pairs = [*self.aggregations, *self.part_rules.values()]
@@ -60,6 +61,8 @@ class _Resolver:
                 raise SpecError(str(error), place=node.name) from None
             plans.append(plan)
             self.shapes.append(plan.line.out_shape)
+            if index == 0 and self.spec.layout == ENCODER_DECODER:
+                _check_stem(self.spec.stem, self.image, plan.line.out_shape)
         if self.spec.drop is not None:
             plans = _with_drops(self.spec.drop, self.graph, plans)
         return NetworkPlan(self.graph, self.image, tuple(plans))
@@ -146,6 +149,16 @@ class _Resolver:
                 "give their aggregations the same parameters"
             )
         return next(iter(wanted))
+
+
+def _check_stem(stem: Ref, image: Shape, out: Shape) -> None:
+    """Refuse a stem before a way down and up again that changes the resolution, which then stays lost."""
+    if out[1:] != image[1:]:
+        raise SpecError(
+            f"{stem.label!r} makes {out.height}x{out.width} pixels of {image.height}x{image.width}, and not "
+            "each is predicted then: use a stem that keeps the resolution, such as 'conv'",
+            place="stem",
+        )
 
 
 def image_shape(spec: NetworkSpec) -> Shape:

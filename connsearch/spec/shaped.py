@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from connsearch.errors import SpecError
 from connsearch.registry import Ref, Registry, entry_cache
 from connsearch.spec.chains import HEADS, LINES, STEMS, TRANSITIONS, UNITS, ChainRule, chain, unit_channels
+from connsearch.spec.encoder_decoder import ENCODER_DECODER
 from connsearch.spec.network import NetworkSpec, PartConfig
 from connsearch.spec.ops import Chain, Linear, Norm, Position, Shape, output_shape
 from connsearch.spec.plan import Line
@@ -37,7 +38,8 @@ class Lines:
             placed(f"blocks[{number}].unit", unit_channels, block.unit, width)
             for number, (block, width) in enumerate(zip(spec.blocks, widths, strict=True))
         ]
-        self.parts = {part.name: part for part in spec.parts}
+        self.parts = {part.name: part for part in spec.node_parts}
+        self.even = spec.even_blocks()
         self._known: dict[tuple[str, int, Shape, str], Line] = {}
 
     def line(self, kind: str, block: int, shape: Shape, part: str = "") -> Line:
@@ -68,6 +70,10 @@ class Lines:
     ) -> tuple[Registry[ChainRule], Ref, int]:
         """Return which registered line of operations a node is, and the width it is asked for."""
         spec = self.spec
+        if part and spec.layout == ENCODER_DECODER:
+            line = self.parts[part].line
+            assert line is not None  # of both parts that this layout has
+            return LINES, line, self._passed_on(in_channels, block)
         if part:
             found = self._part(self.parts[part], block - 1)
             if found is not None:
@@ -77,14 +83,18 @@ class Lines:
         if kind == "head":
             return HEADS, spec.head, spec.n_classes
         if kind == "stem":
-            width = self.widths[0] * spec.stem_ratio if spec.stem_ratio else self.block_out[0]
-            return STEMS, spec.stem, width
-        width = self.block_out[block - 1]
-        if spec.compression:
-            width = _floor_times(in_channels, spec.compression)
+            own = spec.stem_ratio and 1 not in self.even
+            return STEMS, spec.stem, self.widths[0] * spec.stem_ratio if own else self.block_out[0]
+        width = self._passed_on(in_channels, block)
         if kind == "join":
             return LINES, _IDENTITY, width
         return TRANSITIONS, spec.carry if kind == "carry" else spec.transition, width
+
+    def _passed_on(self, in_channels: Any, block: int) -> Any:
+        """Return the channels of what enters a block: a share of those read, or what its units give out."""
+        if self.spec.compression and block not in self.even:
+            return _floor_times(in_channels, self.spec.compression)
+        return self.block_out[block - 1]
 
     def _part(self, part: PartConfig, block: int) -> tuple[Registry[ChainRule], Ref, int] | None:
         """Return the line of a part and its width; None for a part that has no line of its own."""

@@ -33,6 +33,8 @@ class Batches:
         cutout: Side in pixels of a square, anywhere over an image, that is set to the mean; 0 for none.
         mixup: How much images are mixed with the one before them in the batch: by Beta(mixup, mixup);
             0 for not at all.
+        part: Which part of each batch is wanted, of how many; parts are equal up to one image. Every part
+            is what it is in the whole batch, changes and mixtures included.
 
     Raises:
         TrainError: if labels that are maps are to be mixed, or a cutout is larger than an image.
@@ -48,6 +50,7 @@ class Batches:
         seeds: tuple[int, int],
         cutout: int = 0,
         mixup: float = 0.0,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         if mixup and dataset.train.dense:
             raise TrainError(f"mixup = {mixup:g} mixes labels of images, not label maps: set mixup = 0")
@@ -59,7 +62,7 @@ class Batches:
         self.split = dataset.train.near(device)
         self.device, self.n_classes, self.void = device, dataset.n_classes, dataset.void
         self.augment = dataset.augment if augment else Augment()
-        self.cutout, self.mixup = cutout, mixup
+        self.cutout, self.mixup, self.part = cutout, mixup, part
         self.black = (0.0,) * dataset.channels if self.split.raw else dataset.black
         self.n_steps = steps_per_epoch(len(self.split), batch_size)
         self.order, self.changes = (Generator().manual_seed(seed) for seed in seeds)
@@ -69,18 +72,33 @@ class Batches:
         """The labels of the whole split."""
         return self.split.labels
 
-    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images B C H W and their targets, until every image was seen once.
+    @property
+    def least_images(self) -> int:
+        """How many images the smallest part of a batch has."""
+        return len(self.split) // self.n_steps // self.part[1]
 
-        Targets are labels, B (of label maps, B H W); of mixed images shares of the classes, B K.
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images B C H W and their targets, until every image was seen once, in one part or another.
+
+        Targets are labels, B (of label maps, B H W, with void where an image was moved away); of mixed
+        images shares of the classes, B K.
         """
         order_N = torch.randperm(len(self.split), generator=self.order).to(self.split.images.device)
         drawn = _Drawn(*(x.to(self.device) for x in self._draw(len(self.split))))
         parts = (x.tensor_split(self.n_steps) for x in (order_N, *drawn))
         for index_B, *changes in zip(*parts, strict=True):
+            index_B, *changes = (self._own(x) for x in (index_B, *changes))
             images = self.split.images[index_B].to(self.device, non_blocking=True)
             labels = self.split.labels[index_B].to(self.device, non_blocking=True)
             yield self._changed(images, labels, _Drawn(*changes))
+
+    def _own(self, whole_B: Tensor) -> Tensor:
+        """Return this part of a batch; to be mixed, behind the last one of the part before it."""
+        which, count = self.part
+        if count == 1:
+            return whole_B
+        parts = whole_B.tensor_split(count)
+        return torch.cat([parts[which - 1][-1:], parts[which]]) if self.mixup else parts[which]
 
     def _draw(self, count: int) -> _Drawn:
         """Return the random numbers of an epoch; what is not asked for draws none."""
@@ -101,7 +119,8 @@ class Batches:
         """Return a batch as a step sees it."""
         images_BCHW = self._moved(images_BCHW, self.black, drawn)
         if labels.ndim > 1:
-            labels = self._moved(labels[:, None], (max(self.void, 0),), drawn)[:, 0].long()
+            labels = labels if self.void >= 0 else labels.short()  # in which there is room for -1
+            labels = self._moved(labels[:, None], (self.void,), drawn)[:, 0].long()
         images_BCHW = self.split.inputs(images_BCHW)
         if self.cutout:
             images_BCHW = _cut(images_BCHW, drawn.hole, self.cutout)
@@ -116,7 +135,8 @@ class Batches:
         hot_BK = F.one_hot(labels_B, self.n_classes).to(images_BCHW.dtype)
         share_B111 = share_B[:, None, None, None]
         images = share_B111 * images_BCHW + (1 - share_B111) * images_BCHW.roll(1, 0)
-        return images, share_B[:, None] * hot_BK + (1 - share_B[:, None]) * hot_BK.roll(1, 0)
+        targets = share_B[:, None] * hot_BK + (1 - share_B[:, None]) * hot_BK.roll(1, 0)
+        return (images, targets) if self.part[1] == 1 else (images[1:], targets[1:])
 
 
 class _Drawn(NamedTuple):

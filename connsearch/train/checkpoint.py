@@ -25,9 +25,11 @@ import errno
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +69,23 @@ class CheckpointError(TrainError):
 
 class CheckpointWarning(UserWarning):
     """A checkpoint was damaged and is not used, or could not be written; training goes on."""
+
+
+@contextmanager
+def checkpoint_warnings_told(note: Callable[[str], None]) -> Iterator[None]:
+    """Hand every warning about a checkpoint to somebody as text; others are shown as ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CheckpointWarning)
+        show = warnings.showwarning
+
+        def told(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, CheckpointWarning):
+                note(str(message))
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = told  # hands on whatever it is given
+        yield
 
 
 class Saved(NamedTuple):
@@ -163,7 +182,7 @@ class Checkpoint:
         return b"".join([whole[: DIGEST.start], _digest(content), whole[DIGEST.stop :]])
 
     def _check_training(self, there: object) -> None:
-        old, new = dict(_leaves(there)), dict(_leaves(self.training))
+        old, new = dict(leaves(there)), dict(leaves(self.training))
         keys = sorted(old.keys() | new.keys())
         differs = tuple(key for key in keys if old.get(key, _UNSET) != new.get(key, _UNSET))
         if differs:
@@ -229,14 +248,14 @@ class _Unset:
 _UNSET = _Unset()
 
 
-def _leaves(data: object, key: str = "") -> Iterator[tuple[str, object]]:
+def leaves(data: object, key: str = "") -> Iterator[tuple[str, object]]:
     """Yield the values of nested tables and lists by dotted key."""
     if isinstance(data, dict) and data:
         for name, value in data.items():
-            yield from _leaves(value, f"{key}.{name}" if key else name)
+            yield from leaves(value, f"{key}.{name}" if key else name)
     elif isinstance(data, list) and data:
         for i, value in enumerate(data):
-            yield from _leaves(value, f"{key}[{i}]")
+            yield from leaves(value, f"{key}[{i}]")
     else:
         yield key, data
 
@@ -256,4 +275,12 @@ def _check_writable(path: Path) -> None:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, CheckpointWarning, stacklevel=6)  # the line that called `train`
+    warnings.warn(message, CheckpointWarning, stacklevel=_caller())
+
+
+def _caller() -> int:
+    """Return the `stacklevel`, for a warning of the function that asks, of the line that called training."""
+    level, frame = 0, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("connsearch.train."):
+        level, frame = level + 1, frame.f_back
+    return level + 1

@@ -25,7 +25,13 @@ FORMAT = 1
 
 
 def identity(
-    model: nn.Module, dataset: Dataset, config: TrainConfig, *, seed: int, device: torch.device
+    model: nn.Module,
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Return a training's identity; two that differ in it have curves that may differ.
 
@@ -35,20 +41,20 @@ def identity(
     return {
         "format": FORMAT,
         "seed": seed,
-        "config": config.to_full_dict(),
-        "data": _data(dataset),
+        "config": config.identity(),
+        "data": data_identity(dataset),
         "model": _model(model),
-        "machine": _machine(config, device),
+        "machine": machine_identity(config, device) | {"processes": processes},
     }
 
 
-def _data(dataset: Dataset) -> dict[str, Any]:
+def data_identity(dataset: Dataset) -> dict[str, Any]:
     """Everything that training reads of a data set, its test split thus left out."""
-    splits = (dataset.train, dataset.val)
+    splits = tuple(split for split in (dataset.train, dataset.val) if split is not None)
     described = {
         "name": dataset.name,
         "train": list(dataset.train.images.shape),
-        "val": list(dataset.val.images.shape),
+        "val": None if dataset.val is None else list(dataset.val.images.shape),
         "n_classes": dataset.n_classes,
         "flip": dataset.augment.flip,
         "shift": dataset.augment.shift,
@@ -93,7 +99,7 @@ def _described(tensor: Tensor) -> str:
     return " ".join([str(tensor.dtype).removeprefix("torch."), *map(str, tensor.shape)])
 
 
-def _machine(config: TrainConfig, device: torch.device) -> dict[str, Any]:
+def machine_identity(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     """What rounding depends on besides the program. Of a GPU's host it depends on nothing."""
     versions = {"connsearch": __version__, "torch": torch.__version__}
     if device.type == "cuda":

@@ -19,6 +19,7 @@ from connsearch.nn.connectivity import connection_strengths
 from connsearch.nn.network import Network
 from connsearch.nn.shares import has_gates, shares_by_class
 from connsearch.registry import Ref
+from connsearch.spec.ends import predicts_pixels
 from connsearch.text import table
 from connsearch.train.trained import Trained
 
@@ -54,8 +55,14 @@ class Images:
             DataError: naming both sides.
         """
         spec = network.spec
-        shape = {"channels": spec.input.channels, "height": spec.input.height, "width": spec.input.width}
-        check_matches(self.dataset, **shape, n_classes=spec.n_classes)
+        check_matches(
+            self.dataset,
+            channels=spec.input.channels,
+            height=spec.input.height,
+            width=spec.input.width,
+            n_classes=spec.n_classes,
+            dense=predicts_pixels(spec.head),
+        )
 
     def batches(self) -> Iterator[Tensor]:
         """Yield them as networks take them."""

@@ -11,35 +11,40 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import closing
 
 import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch.data.dataset import Dataset
 from connsearch.errors import TrainError
-from connsearch.nn import CompiledNetwork, Network
+from connsearch.train.averaging import WeightAverage
 from connsearch.train.batches import Batches, hard_labels
 from connsearch.train.checkpoint import Checkpoint
 from connsearch.train.config import TrainConfig
-from connsearch.train.evaluation import check_logits, evaluate, restored_modes
+from connsearch.train.distributed import joined
+from connsearch.train.evaluation import restored_modes, scores
 from connsearch.train.identity import identity
 from connsearch.train.optim import make_optimizer
+from connsearch.train.parallel import OwnPart
+from connsearch.train.processes import ALONE, Processes
 from connsearch.train.result import EpochRecord, StopTraining, TrainResult
 from connsearch.train.schedule import learning_rate
 from connsearch.train.state import capture, restore
+from connsearch.train.stepping import Numerics
 from connsearch.train.surroundings import (
     global_generators,
     kept_random_state,
     limited_threads,
     repeatable,
     seeded,
+    torch_device,
 )
+from connsearch.train.tasks import task_of
 
 STEPS_BETWEEN_CHECKS = {"cpu": 1}
 """After how many steps the loss is looked at; elsewhere than on a CPU looking waits for the device."""
@@ -81,7 +86,7 @@ def train(
     again. The file stays; delete it when the result is kept elsewhere.
 
     Args:
-        model: Takes B C H W, returns B K. Moved to the device.
+        model: Takes B C H W, returns B K, or where each pixel has a label B K H W. Moved to the device.
         dataset: What to train on; `config.dataset` is its name and is not looked at.
         config: How.
         seed: 0 or more.
@@ -99,8 +104,8 @@ def train(
 
     Raises:
         TrainError: if the seed is negative, the device is not there, there is nothing to train, the model
-            does not return a number per image and class, or the checkpoint cannot be read, is some other
-            file, or lies where nothing can be written.
+            does not return a number per image (or pixel) and class, or the checkpoint cannot be read, is
+            some other file, or lies where nothing can be written.
         CheckpointError: a `TrainError`: if the checkpoint is of another training: another configuration,
             seed, data set, model, device, number of threads or version.
     """
@@ -109,17 +114,23 @@ def train(
     if len(dataset.train) < 2:
         raise TrainError(f"dataset {dataset.name!r} has 1 training image: at least 2 are needed")
     order, changes, layers = (int(s) for s in np.random.SeedSequence(seed).generate_state(3, np.uint64))
-    run = _Run(model, dataset, config, torch_device(device), seeds=(order, changes))
-    with (
-        seeded(layers, run.device),
-        restored_modes(model),
-        limited_threads(config.threads),
-        repeatable(run.device),
-    ):
-        if checkpoint is None:
-            return run.result(None, on_epoch)
-        which = identity(model, dataset, config, seed=seed, device=run.device)
-        return run.result(Checkpoint(checkpoint, which), on_epoch)
+    with joined(device) as processes:
+        own = torch_device(processes.device(device))
+        which = None
+        if checkpoint is not None or processes.size > 1:
+            which = identity(model, dataset, config, seed=seed, device=own, processes=processes.size)
+            processes.agree({key: value for key, value in which.items() if key != "machine"})
+        run = _Run(model, dataset, config, own, seeds=(order, changes), processes=processes)
+        with (
+            closing(run.own),
+            seeded(processes.own_seed(seed, layers), own),
+            restored_modes(model),
+            limited_threads(config.threads),
+            repeatable(own),
+        ):
+            if checkpoint is None or which is None:
+                return run.result(None, on_epoch)
+            return run.result(processes.from_first(lambda: Checkpoint(checkpoint, which)), on_epoch)
 
 
 def training_step(
@@ -139,13 +150,14 @@ def training_step(
         TrainError: if the device is not there, or there is nothing to train.
     """
     run = _Run(model, dataset, config, torch_device(device), seeds=(0, 0))
-    images_BCHW, labels_B = next(iter(run.batches.epoch()))
+    batch = next(iter(run.batches.epoch()))
 
     def step() -> None:
         run.step = 0
         run.model.train()
-        _, loss = run._forward(images_BCHW, labels_B)
-        run._update(loss)
+        for images_BCHW, targets, share in run.own.parts(*batch, run.task):
+            run._backward(run._forward(images_BCHW, targets)[1] * share)
+        run._update()
 
     return step
 
@@ -161,13 +173,14 @@ class _Run:
         device: torch.device,
         *,
         seeds: tuple[int, int],
+        processes: Processes = ALONE,
     ) -> None:
         self.model, self.config, self.device = model.to(device), config, device
-        self.amp = config.amp and device.type == "cuda"
-        if self.amp:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
-        self.n_classes = dataset.n_classes
-        self.val = dataset.val.near(device)
+        self.processes = processes
+        self.numerics = Numerics(config, device)
+        self.numerics.lay_out(model)
+        self.task = task_of(dataset, config.class_weights, device)
+        self.val = None if dataset.val is None else dataset.val.near(device)
         self.batches = Batches(
             dataset,
             batch_size=config.batch_size,
@@ -176,14 +189,18 @@ class _Run:
             seeds=seeds,
             cutout=config.cutout,
             mixup=config.mixup,
+            part=(processes.rank, processes.size),
         )
         self.optimizer = make_optimizer(model, config, device)
+        self.own = OwnPart(model, config, processes, self.batches.least_images)
+        self.average = WeightAverage(model, config.ema)  # of weights that all processes share by now
+        self.optimizer.zero_grad(set_to_none=True)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.check_every = STEPS_BETWEEN_CHECKS.get(device.type, 32)
         self.generators = {
             "order": self.batches.order,
             "changes": self.batches.changes,
-            **global_generators(device),
+            **processes.named(global_generators(device)),
         }
         self.curve: list[EpochRecord] = []
         self.step = 0
@@ -204,34 +221,42 @@ class _Run:
                     self._save(checkpoint)
                 self._tell(self.curve[-1], on_epoch)
         except _DivergenceError:
-            return TrainResult(tuple(self.curve), diverged=True, seconds=self.seconds)
+            return self._result(diverged=True)
         except _StoppedError as stopped:
             self.curve = self.curve[: stopped.epoch]
-        return TrainResult(tuple(self.curve), diverged=False, seconds=self.seconds)
+        return self._result(diverged=False)
+
+    def _result(self, *, diverged: bool) -> TrainResult:
+        found = TrainResult(tuple(self.curve), diverged=diverged, seconds=self.seconds)
+        return self.processes.from_first(lambda: found)
 
     def _tell(self, record: EpochRecord, on_epoch: Callable[[EpochRecord], None] | None) -> None:
         if on_epoch is not None:
             with kept_random_state(self.device):
                 try:
-                    on_epoch(record)
+                    self.processes.from_first(lambda: on_epoch(record))
                 except StopTraining:
                     raise _StoppedError(record.epoch) from None
 
     def _save(self, checkpoint: Checkpoint) -> None:
         curve = [record.to_dict() for record in self.curve]
         metadata = checkpoint.metadata({"curve": curve, "seconds": self.seconds})
-        tensors = capture(self.model, self.optimizer, self.generators)
+        generators = self.processes.gathered(self.generators)
+        if not self.processes.first:
+            return
+        tensors = capture(self.model, self.optimizer, generators) | self.average.capture()
         checkpoint.save(safetensors.torch.save(tensors, metadata))
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         """Become what the training was when it was saved, if it was."""
-        saved = checkpoint.load()
+        saved = self.processes.from_first(checkpoint.load)
         if saved is None:
             return
         try:
             tensors = safetensors.torch.load(saved.content)
             restore(tensors, self.model, self.optimizer, self.generators)
-            self.curve = [EpochRecord(**record) for record in saved.header["curve"]]
+            self.average.restore(tensors)
+            self.curve = [EpochRecord.from_dict(record) for record in saved.header["curve"]]
             self.seconds = saved.header["seconds"]
         except (IndexError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise checkpoint.no_state(error) from error
@@ -241,83 +266,74 @@ class _Run:
         """Train for an epoch, then evaluate."""
         start = time.perf_counter()
         try:
-            train_loss, train_error = self._train()
+            with self.average.moving(), self.own.norms():
+                train_loss, train_error = self._train()
+                self.processes.same_buffers(self.model)
         finally:
             seconds = time.perf_counter() - start
             self.seconds += seconds
-        val_loss, val_error = evaluate(self.model, self.val, device=self.device)
-        _check_finite(val_loss)
+        self.processes.same_buffers(self.model)  # those of the average
+        val_loss, val_error, val_mean_iou = self._validated()
         lr = self.optimizer.param_groups[0]["lr"]
-        return EpochRecord(epoch, lr, train_loss, train_error, val_loss, val_error, seconds)
+        return EpochRecord(epoch, lr, train_loss, train_error, val_loss, val_error, seconds, val_mean_iou)
+
+    def _validated(self) -> tuple[float | None, float | None, float | None]:
+        """Return loss, error and mean IoU of the validation split; nothing if there is none."""
+        if self.val is None:
+            return None, None, None
+        found = scores(self.model, self.val, self.task, device=self.device, processes=self.processes)
+        _check_finite(found.loss)
+        return found
 
     def _train(self) -> tuple[float, float]:
         """Return mean loss and error of an epoch's steps; the sums stay on the device until its end."""
         self.model.train()
-        loss_sum = torch.zeros((), device=self.device)
-        wrong_sum = torch.zeros((), dtype=torch.int64, device=self.device)
-        for images_BCHW, targets in self.batches.epoch():
-            logits_BK, loss = self._forward(images_BCHW, targets)
-            loss_sum += loss.detach() * len(targets)
-            wrong_sum += (logits_BK.argmax(1) != hard_labels(targets)).sum()
+        loss_sum, amount, count = torch.zeros(3, device=self.device, dtype=torch.float64)
+        wrong = torch.zeros((), dtype=torch.int64, device=self.device)
+        for batch in self.batches.epoch():
+            weight = self.processes.weight(self.task.amount(batch[1]), self.device)
+            for images_BCHW, targets, share in self.own.parts(*batch, self.task):
+                logits, loss = self._forward(images_BCHW, targets)
+                labels = hard_labels(targets)
+                loss_sum += loss.detach() * self.task.amount(targets)
+                amount += self.task.amount(targets)
+                wrong += self.task.wrong(logits.detach(), labels)
+                count += self.task.count(labels)
+                self._backward(loss * (share * weight))
             if self.step % self.check_every == 0:
-                _check_finite(loss_sum.item())
-            self._update(loss)
-        n_images = len(self.batches.labels)
-        train_loss, train_error = loss_sum.item() / n_images, wrong_sum.item() / n_images
+                _check_finite(self.processes.summed(loss_sum)[0].item())
+            self._update()
+        loss_sum, amount, wrong, count = self.processes.summed(loss_sum, amount, wrong, count)
+        train_loss, train_error = (loss_sum / amount).item(), (wrong / count).item()
         _check_finite(train_loss)
         return train_loss, train_error
 
     def _forward(self, images_BCHW: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        if self.amp:
-            images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
-        with self._precision():
-            *others, logits_BK = self._logits(images_BCHW)
-        check_logits(logits_BK, len(targets), self.n_classes)
-        loss = self._loss(logits_BK, targets)
-        for other_BK in others:
-            loss = loss + self.config.head_weight * self._loss(other_BK, targets)
-        return logits_BK, loss
+        with self.numerics.autocast():
+            *others, logits = self.own.heads(self.numerics.images(images_BCHW))
+        self.task.check(logits, targets)
+        loss = self._loss(logits, targets)
+        for other in others:
+            loss = loss + self.config.head_weight * self._loss(other, targets)
+        return logits, loss
 
-    def _logits(self, images_BCHW: Tensor) -> Sequence[Tensor]:
-        """Return the logits of every head, the model's own last."""
-        if isinstance(self.model, Network | CompiledNetwork) and len(self.model.heads) > 1:
-            return list(self.model.logits_by_head(images_BCHW).values())
-        return [self.model(images_BCHW)]
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.task.loss(logits, targets, self.config.label_smoothing)
 
-    def _loss(self, logits_BK: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits_BK.float(), targets, label_smoothing=self.config.label_smoothing)
+    def _backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
 
-    def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
-
-    def _update(self, loss: Tensor) -> None:
+    def _update(self) -> None:
+        """Make a step along the gradients of all parts of a batch."""
         lr = learning_rate(self.config, self.step, self.batches.n_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         if self.config.grad_clip:
             nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update(self.step)
         self.step += 1
-
-
-def torch_device(name: str) -> torch.device:
-    """Return a device by name.
-
-    Raises:
-        TrainError: if it is neither a CPU nor a CUDA device, or not there.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise TrainError(f"unknown device {name!r}: use 'cpu', 'cuda' or 'cuda:<number>'")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise TrainError(f"device {name!r} is not there, {found} CUDA devices are: use 'cpu' or another one")
-    return device
 
 
 def _check_finite(loss: float) -> None:

@@ -39,7 +39,7 @@ class Pruning:
         kept: How many weak ones were kept, by the reason.
         difference: The largest difference of a logit, over the images.
         images: What these were, in words.
-        errors: Error on the images before and after; None if they have no labels.
+        errors: Error on the images before and after, of label maps that of pixels; None without images.
     """
 
     before: Trained
@@ -128,8 +128,8 @@ def prune(trained: Trained, below: float, dataset: str | None = None, split: str
     if missing:
         words += f", as {missing}"
     errors = None
-    if images is not None and images.split.labels.ndim == 1:
-        errors = (evaluate(network, images.split)[1], evaluate(after.network, images.split)[1])
+    if images is not None:
+        errors = (_error(network, images), _error(after.network, images))
     return Pruning(trained, after, below, len(removed), kept, difference, words, errors)
 
 
@@ -141,6 +141,10 @@ def _images(trained: Trained, dataset: str | None, split: str, *, needed: bool) 
         return images_of(trained, dataset, split), ""
     except ConnsearchError as error:
         return None, str(error)
+
+
+def _error(network: Network, images: Images) -> float:
+    return evaluate(network, images.split, void=images.dataset.void)[1]
 
 
 def _weakest(frame: pd.DataFrame) -> str:

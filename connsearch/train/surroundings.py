@@ -1,4 +1,4 @@
-"""What training sets around itself in PyTorch and gives back: random state, threads, choice of kernels."""
+"""What training sets around itself in PyTorch and gives back (random state, threads, kernels); its device."""
 
 from __future__ import annotations
 
@@ -10,11 +10,31 @@ from typing import Any
 import torch
 from torch import Generator
 
+from connsearch.errors import TrainError
+
 _REPEATABLE: tuple[tuple[Any, str, bool], ...] = (
     (torch.backends.cudnn, "deterministic", True),
     (torch.backends.cudnn, "benchmark", False),
     (torch.utils.deterministic, "fill_uninitialized_memory", False),  # a debugging aid that costs time
 )
+
+
+def torch_device(name: str) -> torch.device:
+    """Return a device by name.
+
+    Raises:
+        TrainError: if it is neither a CPU nor a CUDA device, or not there.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise TrainError(f"unknown device {name!r}: use 'cpu', 'cuda' or 'cuda:<number>'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise TrainError(f"device {name!r} is not there, {found} CUDA devices are: use 'cpu' or another one")
+    return device
 
 
 @contextmanager

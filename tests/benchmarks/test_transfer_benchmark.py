@@ -4,7 +4,7 @@ import optuna
 import pytest
 from search_quality import Search, curves
 from search_table import Table
-from search_transfer import EARLIER_TRIALS, STARTS, begun, draws, judge, network, run, transfers
+from search_transfer import EARLIER_TRIALS, STARTS, arguments, begun, draws, judge, network, run, transfers
 
 from connsearch.registry import Ref
 
@@ -55,3 +55,19 @@ def test_a_line_is_beside_the_search_that_began_with_nothing(table: Table) -> No
         for start in STARTS if start in ("nothing", "both") for seed in range(2)
     ]  # fmt: skip
     assert both["gain"]["mean"][0] == pytest.approx((sum(shares[2:]) - sum(shares[:2])) / 2, abs=1e-4)
+
+
+def test_words_of_the_command_line_are_separated_as_its_usage_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = arguments(["front, 8 x", "one budget, 7 x"])
+    given = ["--samplers", "tpe,nsga2", "--starts", "designs,prior", "--questions", "front, 8 x"]
+    found = parser.parse_args(given)
+    assert (found.samplers, found.starts) == (["tpe", "nsga2"], ["designs", "prior"])
+    assert found.questions == ["front, 8 x"]
+    everything = parser.parse_args([])
+    assert everything.questions == ["front, 8 x", "one budget, 7 x"]
+    assert (everything.samplers, everything.starts) == (["tpe", "nsga2"], [*STARTS])
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["--samplers", "tpe;nsga2"])
+    assert "--samplers: unknown 'tpe;nsga2'. Did you mean" in capsys.readouterr().err

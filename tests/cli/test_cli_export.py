@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -11,6 +13,7 @@ import torch
 from tiny import Call
 
 from connsearch.nn import Network
+from connsearch.search.retrain import Repetition
 from connsearch.search.study import Study
 from connsearch.spec import NetworkSpec
 
@@ -74,6 +77,10 @@ def test_usage(call: Call, here: Path) -> None:
     result = call("export", "net.toml", "-o", "out", "--inexact")
     assert result.code == 2
     assert "are for a TRIAL of a study" in result.err
+    for option in (["--inexact"], ["--device", "cpu"]):
+        result = call("export", "runs/study", 0, "-o", "out", "--weights", "w.safetensors", *option)
+        assert result.code == 2
+        assert "--weights names the weights" in result.err
 
 
 @pytest.mark.slow
@@ -102,6 +109,32 @@ def test_a_trial(call: Call, here: Path) -> None:
     assert again.code == 0
     assert kept.stat().st_mtime_ns == before
     assert Path("again/weights.safetensors").read_bytes() == Path("out/weights.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_weights_that_are_not_the_recorded_ones_are_not_said_to_have_its_error(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("run", "study.toml", "--device", "cpu", "--trials", 1).code == 0
+    again = call("export", "runs/study", 0, "-o", "own", "--format", "python")
+    recorded = again.out.splitlines()[-1]
+    assert re.fullmatch(r"trial 0 of runs/study, validation error 0\.\d{4} after \d epochs?", recorded)
+    weights = "own/weights.safetensors"
+    given = call("export", "runs/study", 0, "-o", "given", "--format", "python", "--weights", weights)
+    assert given.out.splitlines()[-1] == f"trial 0 of runs/study, weights of {weights}"
+    other = "differs from epoch 1 on: val_error 0.5 recorded, 0.25 now"
+
+    def retrained(*_: Any, **__: Any) -> Repetition:
+        return Repetition(0, 1, other, {})  # the weights are there already
+
+    monkeypatch.setattr("connsearch.export.trained.retrain_exactly", retrained)
+    assert call("export", "runs/study", 0, "-o", "other").code == 1
+    found = call("export", "runs/study", 0, "-o", "other", "--format", "python", "--inexact")
+    origin = f"trial 0 of runs/study, trained again to other weights than it had: it {other}"
+    assert found.out.splitlines()[-1] == origin
+    assert "validation error" in Path("own/model.py").read_text()
+    for name in ("given", "other"):
+        assert "validation error" not in Path(name, "model.py").read_text()
 
 
 def test_a_trial_that_is_not_there(call: Call, here: Path) -> None:

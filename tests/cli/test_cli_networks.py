@@ -38,11 +38,23 @@ def test_list_samplers(call: Call) -> None:
     ), "")  # fmt: skip
 
 
+def test_list_recipes(call: Call) -> None:
+    result = call("list", "recipes")
+    assert (result.code, result.err) == (0, "")
+    paper, fast, _ = result.out.splitlines()
+    assert paper.startswith("delugenet     As DelugeNets were trained on CIFAR (J. Kuen et al., arXiv")
+    assert 'epochs = 300, batch_size = 64, optimizer = "sgd", lr = 0.1, momentum = 0.9, ' in paper
+    assert "milestones = [0.5, 0.75], gamma = 0.1, " in paper
+    assert fast.startswith("fast          For few epochs: one cycle ")
+    assert 'schedule = "one_cycle", ' in fast
+
+
 def test_list_datasets(call: Call) -> None:
     result = call("list", "datasets")
     assert (result.code, result.err) == (0, "")
     lines = {line.partition(" ")[0]: " ".join(line.split()) for line in result.out.splitlines()}
-    assert list(lines) == ["cifar_binary", "digits", "hub", "idx", "image_folder", "parquet", "synthetic"]
+    names = "cifar_binary digits hub idx image_folder mask_folder parquet synthetic"
+    assert list(lines) == names.split()
     assert lines["digits"] == (
         "digits 1,797 grey 8 x 8 images of handwritten digits; installed with scikit-learn, "
         "nothing to download."

@@ -17,7 +17,7 @@ from tiny import Call
 ROOT = Path(__file__).parents[2]
 CODE = "import sys; from connsearch.cli import run_app; sys.argv[0] = 'connsearch'; run_app()"
 COMMAND = [sys.executable, "-c", CODE]
-HEAVY = ("torch", "sklearn", "matplotlib", "scipy", "pandas", "optuna", "plotly")
+HEAVY = ("torch", "sklearn", "matplotlib", "scipy", "pandas", "optuna", "jinja2")
 
 
 def modules_after(code: str) -> set[str]:

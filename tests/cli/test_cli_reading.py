@@ -144,6 +144,13 @@ def test_importance(call: Call, study: Study, here: Path) -> None:
     assert {knob["knob"] for knob in found["knobs"]} == {"macs_budget", "topology", "n_layers_1"}
 
 
+@pytest.mark.parametrize("counted", ["params", "inference_bytes"])
+def test_importance_for_what_is_counted(call: Call, study: Study, counted: str) -> None:
+    result = call("importance", "d", "--objective", counted, "--resamples", 2)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith(f"importance of knobs for {counted} (fanova, ")
+
+
 # ---- log -------------------------------------------------------------------------------------------------
 
 
@@ -178,6 +185,8 @@ def test_log_needs_to_be_told_where(call: Call, study: Study, monkeypatch: pytes
         (["trials", "d", "--state", "done"], r"unknown state 'done'\. .*Known: complete, .*"),
         (["trials", "d", "--csv", "nowhere/t.csv"], "nowhere/t.csv: there is no directory nowhere: .*"),
         (["history", "d", "--y", "val_eror"], r"the trials have no column 'val_eror'\. Did you mean .*"),
+        (["history", "d", "--y", "trial"], "'trial' numbers the trials, none is the best: .*"),
+        (["history", "d", "--y", "trial", "--plot", "h.png"], "'trial' numbers the trials, .*"),
         (["history", "d", "--plot", "h.gif"],
          r"h\.gif: cannot draw to a file ending in '\.gif'\. Known: \.pdf, \.png, \.svg\."),
         (["history", "d", "--plot", "h.html"], r"h\.html: cannot draw to a file ending in '\.html'\..*"),
@@ -199,6 +208,7 @@ def test_mistakes(call: Call, study: Study, here: Path, args: list[str], message
 def test_a_study_that_has_just_begun(call: Call, here: Path) -> None:
     Study.from_config("d", StudyConfig.from_toml("study.toml"))
     assert call("trials", "d") == Result(0, "no trial\n", "")
+    assert call("trials", "d", "--state", "complete", "--sort", "val_error") == Result(0, "no trial\n", "")
     assert json.loads(call("trials", "d", "--json").out)["trials"] == []
     assert call("history", "d") == failed("there is no complete trial to draw yet: run the study first")
     assert call("importance", "d") == failed(

@@ -17,7 +17,7 @@ from disk_formats import png, random_images, settle, write_folders
 
 from connsearch.data import Dataset, cache as caches, fill, load_dataset, registry
 from connsearch.data.cache import DataWarning
-from connsearch.data.content import cache_directory
+from connsearch.data.content import cache_directory, content_key
 from connsearch.errors import DataError
 
 CLASSES = ["a", "b"] * 10
@@ -139,6 +139,13 @@ def test_files_that_changed_just_now_are_not_trusted(photos: Path, cache: Path) 
     assert not (cache / "seen").exists()
 
 
+def test_the_key_of_an_archive_holds_its_name(tmp_path: Path) -> None:
+    (tmp_path / "c.tar.gz").write_bytes(b"x")
+    archive = tmp_path / "c.tar.gz"
+    there, here = (content_key(root, [archive], {}) for root in (tmp_path, archive))
+    assert here == there
+
+
 @pytest.mark.parametrize(
     "option", ["height=4", "channels=1", "val=0.3", "split_seed=1", "height=8, fit=stretch"]
 )
@@ -257,6 +264,25 @@ def test_a_cache_that_cannot_be_written_names_the_way_out(
     )
     with pytest.raises(DataError, match=message):
         anew(photos)
+
+
+def test_a_hint_that_cannot_be_written_is_not_needed(
+    photos: Path, cache: Path, decodings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a cache that is shared, and only read."""
+    first = held(anew(photos))
+    assert not (cache / "seen").exists()
+    (cache / "seen").touch()  # no folder, for root may write to any
+    monkeypatch.setattr("connsearch.data.content.SETTLED_S", -1.0)
+    assert same(held(anew(photos)), first)
+
+    def refused(path: Path, **_: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("connsearch.data.content.Path.read_text", refused)
+        assert content_key(photos, sorted(photos.rglob("*.png")), {})
+    assert len(decodings) == 20
 
 
 def test_a_disk_without_room_is_told_before(

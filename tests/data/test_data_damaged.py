@@ -98,7 +98,7 @@ def test_a_cut_off_parquet_file(tmp_path: Path) -> None:
     root = write_parquet(tmp_path / "pets", {"train": (random_images(20), LABELS)})
     file = next(root.iterdir())
     file.write_bytes(file.read_bytes()[:-200])
-    one_line(root, r"pets: cannot be read: .*[Pp]arquet")
+    one_line(root, r"pets/train-00000-of-00001\.parquet: cannot be read: Parquet magic bytes")
 
 
 def test_a_damaged_image_is_named_by_its_row(tmp_path: Path) -> None:
@@ -241,6 +241,24 @@ def test_the_pickled_version_is_refused_with_the_binary_ones_name(tmp_path: Path
     message = r"is pickled, and reading a pickle runs what it says: get the binary version \(cifar-10-binary"
     one_line(root, message)
     one_line(write_tar(root, tmp_path / "cifar-10-python.tar.gz"), message)
+
+
+def test_the_pickled_cifar_100_is_refused_too(tmp_path: Path) -> None:
+    root = tmp_path / "cifar" / "cifar-100-python"
+    root.mkdir(parents=True)
+    for name in ("meta", "test", "train", "file.txt~"):
+        (root / name).write_bytes(b"\x80\x04.")
+    message = r"is pickled, and reading a pickle runs what it says: .*cifar-100-binary\.tar\.gz"
+    one_line(root.parent, message)
+    archive = write_tar(root.parent, tmp_path / "cifar-100-python.tar.gz")
+    one_line(archive, rf"^{archive}: CIFAR's version for Python {message}")
+
+
+def test_an_archive_is_named_not_its_folder(tmp_path: Path) -> None:
+    images = random_images(25, height=32, width=32)
+    root = write_cifar10(tmp_path / "c", images, [k % 10 for k in range(24)] + [77])
+    archive = write_tar(root, tmp_path / "c.tar.gz")
+    one_line(archive, rf"^{archive}: test: image 4 of test_batch.bin has the label 77, labels of 10 classes")
 
 
 def test_a_damaged_cifar(tmp_path: Path) -> None:

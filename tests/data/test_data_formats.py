@@ -284,8 +284,8 @@ def test_pictures_without_labels_are_told_before_their_number(tmp_path: Path) ->
 
     cells = [{"bytes": png(image), "path": ""} for image in random_images(4)]
     (tmp_path / "pairs").mkdir()
-    pq.write_table(pa.table({"image": cells, "annotation": cells}), tmp_path / "pairs" / "train.parquet")
-    with pytest.raises(DataError, match="no labels: no column holds classes, found image, annotation: set"):
+    pq.write_table(pa.table({"image": cells, "other": cells}), tmp_path / "pairs" / "train.parquet")
+    with pytest.raises(DataError, match="no labels: no column holds classes, found image, other: set"):
         load_dataset(str(tmp_path / "pairs"))
 
 

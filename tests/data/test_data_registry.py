@@ -12,9 +12,9 @@ import torch
 from disk_formats import random_images, write_folders
 
 from connsearch.data import DATASETS, Dataset, Split, load_dataset, register_dataset
-from connsearch.data.paths import beside
 from connsearch.errors import DataError, SpecError
 from connsearch.registry import Ref
+from connsearch.search.config import StudyConfig
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def tiny(**changes: Any) -> Dataset:
 def test_names_are_listed_and_checked_without_torch_or_sklearn() -> None:
     code = (
         "import sys, connsearch.data as data, connsearch.train as train\n"
-        "assert {'digits', 'synthetic', 'parquet', 'hub', 'image_folder', 'idx', 'cifar_binary'} == "
-        "set(data.list_datasets())\n"
+        "assert {'digits', 'synthetic', 'parquet', 'hub', 'image_folder', 'mask_folder', 'idx', "
+        "'cifar_binary'} == set(data.list_datasets())\n"
         "train.TrainConfig.from_dict({'dataset': 'parquet(path=x, flip=false)'})\n"
         "train.TrainConfig.from_dict({'dataset': 'synthetic(noise=2)'})\n"
         "train.TrainConfig.model_json_schema()\n"
@@ -141,23 +141,59 @@ def test_a_registered_name_is_no_path(photos: Path, monkeypatch: pytest.MonkeyPa
         DATASETS.parse("./photo")
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"), [("parqet(path=/x)", "parquet"), ("hubb(repo=a/b, revision=v1)", "hub")]
+)
+def test_a_mistyped_reader_with_a_path_is_no_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, meant: str
+) -> None:
+    name = written.partition("(")[0]
+    with pytest.raises(SpecError, match=rf"unknown dataset '{name}'\. Did you mean '{meant}'\?"):
+        DATASETS.parse(written)
+    write_folders(tmp_path / "photos (1)", random_images(2), ["a", "b"]).rename(tmp_path / "photos(1)")
+    monkeypatch.chdir(tmp_path)
+    assert DATASETS.parse("photos(1)") == Ref("image_folder", (("path", str(tmp_path / "photos(1)")),))
+
+
 def test_a_path_in_a_study_is_taken_from_the_studys_folder(photos: Path) -> None:
-    study = photos.parent / "study.toml"
-    assert beside("./photos", study) == str(photos.parent / "photos")
-    assert beside({"name": "image_folder", "path": "./photos", "val": 0.2}, study) == {
-        "name": "image_folder",
-        "path": str(photos.parent / "photos"),
-        "val": 0.2,
-    }
-    for other in ("digits", "synthetic(noise=2)", "./nowhere", str(photos), 7):
-        assert beside(other, study) == other
+    study, there = photos.parent / "study.toml", str(photos)
+    for written in ("./photos", "photos"):
+        assert DATASETS.beside(written, study) == there
+        table = {"name": "image_folder", "path": written, "val": 0.2}
+        assert DATASETS.beside(table, study) == {**table, "path": there}
+        label = "image_folder(path={} , val=0.2)"
+        assert DATASETS.beside(label.format(written), study) == label.format(there)
+    (photos.parent / "digits").mkdir()
+    others = ("digits", "synthetic(noise=2)", "./nowhere", "image_folder(path=nowhere)", "~/photos", there, 7)
+    for other in others:
+        assert DATASETS.beside(other, study) == other
+    assert DATASETS.beside({"name": "digits", "path": 7}, study) == {"name": "digits", "path": 7}
+
+
+def test_a_study_file_reads_a_path_beside_it(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From whatever directory, as in the documentation: with a slash or without, as a word or a table."""
+    study, folder = photos.parent / "study.toml", photos.parent / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    space = next(Path(__file__).parents[2].glob("search_spaces/digits.toml"))
+    for written in (
+        '"photos"',
+        '"image_folder(path=photos)"',
+        '{ name = "image_folder", path = "photos" }',
+        '{ name = "image_folder", path = "./photos" }',
+    ):
+        study.write_text(f'space = "{space}"\nn_trials = 1\n[train]\ndataset = {written}\nepochs = 1\n')
+        assert StudyConfig.from_toml(study).train.dataset == Ref("image_folder", (("path", str(photos)),))
 
 
 def test_data_sets_on_disk_take_their_own_parameters_and_those_of_all() -> None:
     common = {"val", "split_seed", "height", "width", "fit", "channels", "flip", "shift"}
+    pixels = {"classes", "void"}
+    columns = {"image_column", "label_column", "mask_column", "config"} | pixels
     own = {
-        "parquet": {"path", "image_column", "label_column", "config"},
-        "hub": {"repo", "image_column", "label_column", "config", "revision"},
+        "parquet": {"path"} | columns,
+        "hub": {"repo", "revision"} | columns,
+        "mask_folder": {"path"} | pixels,
         "image_folder": {"path"},
         "idx": {"path"},
         "cifar_binary": {"path", "labels"},

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from torch import Tensor, nn
 
 from connsearch.cost import network_cost
@@ -216,14 +216,37 @@ def test_all_heads() -> None:
         ["n9", "n10", "n11", "n012"],
         ["größe1", "größe2", "größe3", "größe4"],
         ["sources", "route", "Network", "h"],
+        ['q"1', 'q"2', 'q"3', 'q"4'],
+        ["p{.1", "p{.2", "p{.3", "p{.4"],
+        ["a{1}x1", "a{1}x2", "a{1}x3", "a{1}x4"],
+        ["a{i}.1.b", "a{i}.2.b", "a{i}.3.b", "a{i}.4.b"],
+        ["c(1", "c(2", "c(3", "c(4"],
+        ["d\\1", "d\\2", "d\\3", "d\\4"],
+        [f"{'long ] name, ' * 9}{n}" for n in range(4)],
     ],
 )
 def test_names_of_ones_own(names: list[str]) -> None:
+    _check_names(names)
+
+
+ODD = st.text(st.sampled_from("\"'\\{}[](), .\n\r\t\0i1"), max_size=6)
+
+
+@settings(max_examples=30)
+@given(head=ODD, tail=ODD)
+def test_any_names_that_count(head: str, tail: str) -> None:
+    names = [f"x{head}{number}{tail}x" for number in range(1, 6)]
+    assume(all(word for word in names[0].split(".")))
+    _check_names(names, head=f"head{tail}".replace(".", ""))
+
+
+def _check_names(names: list[str], *, head: str = "head") -> None:
     builder = GraphBuilder()
     last = builder.add("stem", "stem")
     for name in names:
         last = builder.add(name, reads=[last])
-    builder.add("head", "head", reads=["stem", last])
+    builder.add(f"{head}2", "head", reads=[last])
+    builder.add(head, "head", reads=["stem", last])
     check(_own(builder.graph()))
 
 

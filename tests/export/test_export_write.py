@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from connsearch.export.write import export_network
 from connsearch.nn import Network
 from connsearch.nn.verify import randomise
 from connsearch.spec import NetworkSpec
+from connsearch.spec.ops import Shape
 
 SPEC = NetworkSpec.from_dict(
     {
@@ -159,8 +162,56 @@ def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "mine"
 
 
+def test_a_directory_below_one_that_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = tempfile.mkdtemp
+
+    def refused(*args: Any, **kwargs: Any) -> str:
+        path = Path(made(*args, **kwargs))
+        if path.parent == tmp_path:  # root may write anywhere: the mode of a folder says nothing to it
+            path.rmdir()
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return str(path)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refused)
+    (tmp_path / "out").mkdir()
+    export_network(SPEC, tmp_path / "out", formats=("toml",))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["network.toml"]
+    with pytest.raises(ConnsearchError, match="new: cannot be written: Permission denied"):
+        export_network(SPEC, tmp_path / "new", formats=("toml",))
+
+
+@pytest.mark.slow
+def test_a_parameter_of_an_onnx_model_without_a_value(network: Network, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    program = programs.OnnxProgram(programs.exported(network, Shape(1, 8, 8)))
+    state = {key: value for key, value in network.state_dict().items() if key != "head.linear1.bias"}
+    message = r"^model\.onnx: no value is given for the model's parameter 'head\.linear1\.bias'$"
+    with pytest.raises(ConnsearchError, match=message):
+        program.write(tmp_path / "model.onnx", state)
+
+
 def test_differences() -> None:
     cases = [Case(torch.zeros(1), torch.tensor([[2.0, 4.0]]))]
     assert differences([torch.tensor([[2.0, 5.0]])], cases) == (1.0, 0.25)
     assert differences([torch.tensor([[2.0, torch.nan]])], cases) == (float("inf"), float("inf"))
     assert differences([torch.zeros(1, 3)], cases) == (float("inf"), float("inf"))
+    infinite = torch.tensor([[2.0, torch.inf]])
+    assert differences([infinite], cases) == (float("inf"), float("inf"))
+    for found in (infinite, torch.tensor([[2.0, 4.0]])):
+        assert differences([found], [Case(torch.zeros(1), infinite)]) == (float("inf"), float("inf"))
+    near, far = Case(torch.zeros(1), torch.zeros(1, 2)), Case(torch.zeros(1), infinite)
+    assert differences([torch.zeros(1, 2), infinite], [near, far]) == (float("inf"), float("inf"))
+
+
+def test_random_parameters_that_show_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def without_bound(network: Network) -> None:
+        randomise(network)
+        dict(network.named_parameters())["head.linear1.bias"].data[0] = torch.inf
+
+    monkeypatch.setattr(write, "randomise", without_bound)
+    message = "small: outputs are not finite with random parameters in float64: nothing can be compared"
+    with pytest.raises(VerifyError, match=message):
+        export_network(SPEC, tmp_path / "out", formats=("python",))
+    assert not list(tmp_path.iterdir())

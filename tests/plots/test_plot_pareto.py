@@ -1,12 +1,7 @@
 from __future__ import annotations
 
-import builtins
-import json
-import re
 from collections.abc import Callable
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +9,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from connsearch.errors import ConnsearchError, StudyError
-from connsearch.plots import history_frame, pareto_html, plot_history, plot_pareto
+from connsearch.errors import StudyError
+from connsearch.plots import history_frame, plot_history, plot_pareto
 from connsearch.plots.pareto import corners
-from connsearch.plots.style import _MORE_MARKERS, SMALL, TOPOLOGY_MARKERS, base_name
+from connsearch.plots.style import SMALL, base_name
 from connsearch.search.reading.pareto import ParetoFront
 
 Make = Callable[..., ParetoFront]
@@ -166,7 +161,7 @@ def test_labels_keep_off_the_points_of_the_front(front: Make) -> None:
 # ---- errors --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("draw", [plot_pareto, plot_history, pareto_html])
+@pytest.mark.parametrize("draw", [plot_pareto, plot_history])
 def test_nothing_to_draw(draw: Callable[..., object], front: Make) -> None:
     empty = ParetoFront.from_frame(pd.DataFrame(), ("val_error", "macs"))
     with pytest.raises(StudyError, match="no complete trial to draw yet"):
@@ -215,54 +210,3 @@ def test_the_best_of_a_maximised_column_rises(front: Make) -> None:
     trials = front(20).trials.assign(accuracy=lambda t: 1 - t["val_error"])
     study = ParetoFront.from_frame(trials, ("accuracy", "macs"), ("maximize", "minimize"))
     assert history_frame(study, "accuracy")["best"].is_monotonic_increasing
-
-
-# ---- HTML ----------------------------------------------------------------------------------------------
-
-
-def page_data(page: str) -> list[dict[str, Any]]:
-    start = page.index("Plotly.newPlot(")
-    found = re.search(r"\[\{", page[start:])
-    assert found is not None
-    data, _ = json.JSONDecoder().raw_decode(page[start + found.start() :])
-    return data
-
-
-def test_the_page_works_offline_and_says_what_each_trial_is(front: Make, tmp_path: Path) -> None:
-    study = front(30)
-    page = pareto_html(study, tmp_path / "front.html", title="Digits")
-    assert (tmp_path / "front.html").read_text() == page
-    assert not re.search(r"<script[^>]+src=", page)
-    traces = {trace["name"]: trace for trace in page_data(page)}
-    assert len(traces["front"]["text"]) == len(study.points)
-    assert len(traces["other"]["text"]) == len(study.dominated)
-    first = study.points.iloc[0]
-    text = traces["front"]["text"][0]
-    assert text.startswith(f"<b>trial {first['trial']}</b><br>topology: {first['topology']}<br>aggregation: ")
-    assert f"widths: {first['widths']}<br>MACs: " in text
-    assert re.search(r"validation error: \d+\.\d %$", text)
-    groups = {name: trace["legendgroup"] for name, trace in traces.items() if "legendgroup" in trace}
-    assert {n for n, g in groups.items() if g == "aggregation"} == set(study.trials["aggregation"])
-
-
-def test_the_same_front_gives_the_same_page(front: Make) -> None:
-    assert pareto_html(front(5)) == pareto_html(front(5))
-
-
-def test_every_marker_is_known_to_plotly(front: Make) -> None:
-    names = [*TOPOLOGY_MARKERS, *(f"own{i}" for i in range(len(_MORE_MARKERS)))]
-    page = pareto_html(front(len(names), topology=names))
-    assert {trace["name"] for trace in page_data(page)} >= set(names)
-
-
-def test_without_plotly_the_error_says_what_to_install(front: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = builtins.__import__
-
-    def refuse(name: str, *rest: Any, **more: Any) -> Any:
-        if name.startswith("plotly"):
-            raise ImportError(name)
-        return original(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ConnsearchError, match=r"needs plotly: pip install 'connsearch\[html\]'"):
-        pareto_html(front(3))

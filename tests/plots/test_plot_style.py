@@ -51,7 +51,6 @@ def test_every_built_in_topology_has_a_marker_of_its_own() -> None:
     assert set(TOPOLOGIES) >= BUILT_IN
     looks = style.markers_of(BUILT_IN)
     assert len({str(marker.matplotlib) for marker in looks.values()}) == len(BUILT_IN)
-    assert len({marker.plotly for marker in looks.values()}) == len(BUILT_IN)
 
 
 def test_every_marker_can_be_drawn() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -78,15 +80,32 @@ def offsets(figure: Figure, prefix: str) -> dict[str, np.ndarray]:
 
 
 def check_inside(figure: Figure) -> None:
-    """Make sure that no text leaves the picture, and no two texts of one axes meet."""
-    figure.canvas.draw()
-    texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
-    texts += [label for axes in figure.axes for label in (*axes.get_xticklabels(), *axes.get_yticklabels())]
-    boxes = [text.get_window_extent() for text in texts if text.get_text() and text.get_visible()]
+    """Make sure that no text leaves the picture, and no two texts meet."""
+    figure.draw_without_rendering()
+    texts = [*figure.texts]
+    for axes in figure.axes:
+        texts += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        texts += [*axes.get_xticklabels(), *axes.get_yticklabels()]
+    boxes = {
+        text: text.get_window_extent() for text in texts if text.get_text().strip() and text.get_visible()
+    }
     assert boxes
-    for box in boxes:
-        assert -1 <= box.x0 < box.x1 <= figure.bbox.width + 1
-        assert -1 <= box.y0 < box.y1 <= figure.bbox.height + 1
+    for text, box in boxes.items():
+        assert -1 <= box.x0 < box.x1 <= figure.bbox.width + 1, text
+        assert -1 <= box.y0 < box.y1 <= figure.bbox.height + 1, text
+    for (one, first), (other, second) in combinations(boxes.items(), 2):
+        width = min(first.x1, second.x1) - max(first.x0, second.x0)
+        height = min(first.y1, second.y1) - max(first.y0, second.y0)
+        assert min(width, height) < 1, (one, other)  # pixels
+
+
+def test_texts_that_meet_are_found() -> None:
+    figure = plot_tournament(make_standings())
+    check_inside(figure)
+    label = figure.axes[0].get_yticklabels()[2]
+    figure.text(*figure.transFigure.inverted().transform(label.get_window_extent().p0), "other")
+    with pytest.raises(AssertionError, match=rf"'other'.*'{re.escape(label.get_text())}'"):
+        check_inside(figure)
 
 
 # ---- tournament ----------------------------------------------------------------------------------------

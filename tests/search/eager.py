@@ -8,7 +8,7 @@ from typing import Any
 from made_up import TRAIN, make_config
 
 from connsearch.search.config import StudyConfig
-from connsearch.search.failures import PRUNED
+from connsearch.search.pruning.rules import PRUNED
 from connsearch.search.study import Study
 
 EPOCHS = 4

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from connsearch.errors import ConnsearchError, StudyError
-from connsearch.plots import history_frame, pareto_html, plot_history, plot_pareto
+from connsearch.plots import history_frame, plot_history, plot_pareto
+from connsearch.report import pareto_html
 from connsearch.search.reading.hypervolume import hypervolume, non_dominated
 from connsearch.search.reading.pareto import ParetoFront
 from connsearch.text import human
@@ -190,7 +191,7 @@ def test_to_dict_is_plain_json() -> None:
     assert data["reference"] == {"val_error": 0.2, "macs": 1e7}
     assert data["points"][2] == {
         "trial": 12, "macs": 8_000_000, "params": 99_999, "val_error": 0.03, "topology": "sparse(base=3)",
-        "aggregation": "routed", "n_layers": None, "macs_by": {"conv": 1}, "when": "2024-05-01 00:00:00",
+        "aggregation": "routed", "n_layers": None, "macs_by": {"conv": 1}, "when": "2024-05-01T00:00:00",
     }  # fmt: skip
     first = front.to_dict()["points"][0]
     assert list(first)[:4] == ["trial", "macs", "params", "val_error"]

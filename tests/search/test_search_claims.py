@@ -337,7 +337,9 @@ def test_a_worker_that_stalls_before_its_trial_is_made_makes_none_too_many(
     )
     assert outcomes(study)[:3] == outcomes(unbroken)[:3]
     assert attempts(study) == [2 if each == number else 1 for each in range(3)]
-    assert study.status().states == {"complete": 3, "failed": 0, "pruned": 0, "unfinished": 0}
+    status = study.status()
+    assert status.states == {"complete": 3, "failed": 0, "pruned": 0, "unfinished": 0}
+    assert (status.running, status.workers) == ((), ())  # what is spare is held by nobody
     assert not (study.directory / "checkpoints").exists()
     assert study.run(3) == 0
     assert study.run(4) == 1  # what is spare is run when it is asked for

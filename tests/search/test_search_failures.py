@@ -92,6 +92,20 @@ def test_what_need_not_be_kept_is_not_counted() -> None:
     assert needed_bytes(cost, train, "cuda:0") < needed_bytes(cost, train, "cpu")  # activations in bfloat16
 
 
+def test_a_batch_in_parts_needs_the_memory_of_a_part() -> None:
+    train, cost = make_config().train, network_cost(SPEC)
+    rest = needed_bytes(cost, train, "cpu") - train.batch_size * cost.training_bytes
+    for accumulate, images in ((2, 32), (3, 22), (32, 2)):
+        divided = train.model_copy(update={"batch_size": 64, "accumulate": accumulate})
+        assert needed_bytes(cost, divided, "cpu") == rest + images * cost.training_bytes
+
+
+def test_an_average_is_one_more_copy_of_the_weights() -> None:
+    train, cost = make_config().train, network_cost(SPEC)
+    averaged = train.model_copy(update={"ema": 0.99})
+    assert needed_bytes(cost, averaged, "cpu") - needed_bytes(cost, train, "cpu") == 4 * cost.params
+
+
 def test_memory_that_does_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     train, cost = make_config().train, network_cost(SPEC)
     need = needed_bytes(cost, train, "cpu")

@@ -72,6 +72,15 @@ def test_the_wait_of_a_trial_that_was_taken_over_does_not_count() -> None:
     assert pace.trials_per_hour == pytest.approx(3600 * 6 / 62)
 
 
+def test_trials_that_were_taken_over_and_failed_say_nothing_of_the_pace() -> None:
+    """Nobody knows how long they were at work; that they ended some seconds apart is not work."""
+    failing = [trial(start, start + 100, lease={"attempt": 2}) for start in (0, 3)]
+    pace = pace_of(failing, 2, [], at(110))
+    assert pace == Pace(seconds_since_last=7.0)
+    assert pace.text(2, 0) == ""
+    assert pace_of(failing, 0, [], at(110)).seconds_left == 0.0
+
+
 def test_only_the_recent_past_counts() -> None:
     trials = [*one_after_the_other(30, 100), *one_after_the_other(RECENT, 10, begin=3000)]
     assert pace_of(trials, 1, [], at(3200)).worker_seconds == pytest.approx(10)

@@ -11,18 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made_up import SPACE, make_config
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from connsearch.errors import SpecError, StudyError
 from connsearch.nn.network import Network
 from connsearch.search.proxies import correlation
-from connsearch.search.proxies.correlation import estimate, kendall, lead, partial, ranks, spearman
+from connsearch.search.proxies.correlation import estimate, kendall, lead, partial, spearman
 from connsearch.search.proxies.report import compare_proxies, report_of
-from connsearch.search.proxies.scores import PROXIES, grad_norm, measure, naswot, snip, synflow
+from connsearch.search.proxies.scores import PROXIES, grad_norm, measure_proxies, naswot, snip, synflow
+from connsearch.search.ranks import mean_ranks
 from connsearch.search.space import SearchSpace
 from connsearch.search.study import Study
-from tests.search.made_up import SPACE, make_config
 
 LABELS = torch.tensor([0, 1])
 
@@ -137,13 +138,13 @@ def member(**blocks: Any) -> Any:
 @pytest.mark.parametrize("aggregation", ["sum", "concat", "depthwise", "routed", "gated", "weighted"])
 def test_every_proxy_is_finite_and_repeats_itself(aggregation: str) -> None:
     spec, train = member(aggregation=aggregation), make_config().train
-    everything = measure(spec, train, tuple(PROXIES), study_seed=1, trial=5)
+    everything = measure_proxies(spec, train, tuple(PROXIES), study_seed=1, trial=5)
     assert all(value is not None and math.isfinite(value) for value in everything.values())
     state = torch.get_rng_state()
     for name, value in everything.items():  # alone as together: none sees what another did
-        assert measure(spec, train, [name], study_seed=1, trial=5) == {name: value}
+        assert measure_proxies(spec, train, [name], study_seed=1, trial=5) == {name: value}
     assert torch.equal(torch.get_rng_state(), state)
-    others = measure(spec, train, tuple(PROXIES), study_seed=1, trial=6)
+    others = measure_proxies(spec, train, tuple(PROXIES), study_seed=1, trial=6)
     assert all(others[name] != value for name, value in everything.items())
 
 
@@ -155,7 +156,7 @@ def test_weights_are_those_that_the_trial_began_with(monkeypatch: pytest.MonkeyP
         PROXIES, "naswot", lambda network, *_: float(seen.append(network.state_dict()) or 1.0)
     )
     spec = member(aggregation="sum")
-    measure(spec, make_config().train, ["naswot"], study_seed=3, trial=2)
+    measure_proxies(spec, make_config().train, ["naswot"], study_seed=3, trial=2)
     torch.manual_seed(stream_seed(3, 2, "init"))
     for name, value in Network(spec).state_dict().items():
         assert torch.equal(value, seen[0][name])
@@ -171,14 +172,16 @@ def test_what_a_network_has_not_is_none() -> None:
             "budget": {"macs": 150_000, "tolerance": 0.5},
         }
     )
-    found = measure(space.member({}).spec, make_config().train, ["naswot", "synflow"], study_seed=0, trial=0)
+    found = measure_proxies(
+        space.member({}).spec, make_config().train, ["naswot", "synflow"], study_seed=0, trial=0
+    )
     assert found["naswot"] is None, "no activation"
     assert found["synflow"] is not None
 
 
 def test_an_unknown_proxy_is_told() -> None:
     with pytest.raises(SpecError, match=r"unknown proxy 'naswott'\. Did you mean 'naswot'"):
-        measure(member(aggregation="sum"), make_config().train, ["naswott"], study_seed=0, trial=0)
+        measure_proxies(member(aggregation="sum"), make_config().train, ["naswott"], study_seed=0, trial=0)
 
 
 # ---- correlation ---------------------------------------------------------------------------------------
@@ -190,7 +193,7 @@ def test_ranks_correlations_and_ties() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 6, 40).astype(float)
     y = x + rng.integers(0, 6, 40)
-    assert ranks(x).tolist() == (stats.rankdata(x) - 1).tolist()
+    assert mean_ranks(x).tolist() == (stats.rankdata(x) - 1).tolist()
     assert float(spearman(x, y)) == pytest.approx(stats.spearmanr(x, y).statistic)
     assert float(kendall(x, y)) == pytest.approx(stats.kendalltau(x, y).statistic)
 
@@ -286,7 +289,9 @@ def test_proxies_of_a_study(tmp_path: Path, made_up: None) -> None:
     assert [standing.proxy for standing in report.standings] == ["macs", "params", "naswot", "snip"]
     trial = study.trials()[3]
     member = study.config.space.member(trial.params)
-    value = measure(member.spec, study.config.train, ["naswot"], study_seed=study.config.seed, trial=3)
+    value = measure_proxies(
+        member.spec, study.config.train, ["naswot"], study_seed=study.config.seed, trial=3
+    )
     assert report.trials.set_index("trial").loc[3, "naswot"] == value["naswot"]
     report.to_csv(tmp_path / "proxies.csv")
     assert pd.read_csv(tmp_path / "proxies.csv").columns[:4].tolist() == [

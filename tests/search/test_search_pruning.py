@@ -17,13 +17,13 @@ from rich.console import Console
 
 from connsearch.cost import network_cost
 from connsearch.errors import SpecError
-from connsearch.search.failures import PRUNED, reached
+from connsearch.search.failures import reached
 from connsearch.search.given import Given
 from connsearch.search.hooks import Progress
 from connsearch.search.objective import Outcome
 from connsearch.search.progress import ConsoleProgress
 from connsearch.search.pruning.replay import replay
-from connsearch.search.pruning.rules import Pruned, make_pruner
+from connsearch.search.pruning.rules import PRUNED, Pruned, make_pruner
 from connsearch.search.pruning.stops import curves_of
 from connsearch.search.reading.records import front_frame, status_of
 from connsearch.search.samplers import SAMPLERS

@@ -9,9 +9,9 @@ import pytest
 from eager import EPOCHS, HASTY, epochs, pruned, run
 
 from connsearch.search.attempt import _Attempt
-from connsearch.search.failures import PRUNED
 from connsearch.search.hooks import Progress
 from connsearch.search.objective import Outcome
+from connsearch.search.pruning.rules import PRUNED
 from connsearch.search.retrain import retrain_exactly
 from connsearch.search.study import Study
 from connsearch.train.result import EpochRecord

@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 import pytest
 from made_up import diverged_outcome, made_up_outcome, make_config
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from connsearch.errors import StudyError
+from connsearch.search.reading.plain import records_of
 from connsearch.search.reading.tables import (
     chosen,
     curves_table,
-    records_of,
     trials_table,
     trials_text,
     write_csv,
@@ -110,6 +110,18 @@ def test_no_trial() -> None:
     assert trials_text(frame) == "no trial"
     assert records_of(frame) == []
     assert list(curves_table([]).columns)[:2] == ["trial", "epoch"]
+
+
+@pytest.mark.parametrize("trials", [[], [create_trial(state=TrialState.WAITING)]], ids=["none", "waiting"])
+def test_where_nothing_ended_yet_all_can_be_asked_that_can_be_asked_later(trials: list[FrozenTrial]) -> None:
+    frame = trials_table(trials, ["val_error", "macs"])
+    assert chosen(frame, states=["complete"]).empty
+    assert chosen(frame, states=["diverged"]).empty
+    assert len(chosen(frame, sort="macs", reverse=True)) == len(trials)
+    with pytest.raises(StudyError, match=r"^unknown state 'fail'\. Did you mean 'failed'\?"):
+        chosen(frame, states=["fail"])
+    with pytest.raises(StudyError, match=r"^no column 'val_eror' to sort by\. Did you mean 'val_error'\?"):
+        chosen(frame, sort="val_eror")
 
 
 def test_curves_are_long(study: Study) -> None:

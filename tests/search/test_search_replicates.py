@@ -226,7 +226,8 @@ def test_it_ends_early_when_places_are_settled(screen: Callable[..., Path], trai
     found = confirm(directory, 1_000, margin=1.0)
     assert found.settled
     assert len(trainer.trained) == found.n_trials == 20
-    assert "every place is settled" in str(found)
+    assert "every place is settled: each mean differs from the least one" in str(found)
+    assert "by a 95 % interval looked at after each round" in str(found)
 
 
 def test_it_ends_when_the_trainings_are_spent_and_goes_on_with_more(

@@ -13,8 +13,9 @@ from connsearch.errors import BudgetError, SpecError
 from connsearch.graph import TOPOLOGIES
 from connsearch.registry import Ref
 from connsearch.search.choices import AnyOf, Choice, Fixed, FloatRange, IntRange, draw, values
+from connsearch.search.layouts import PER_BLOCK
 from connsearch.search.samplers import distributions
-from connsearch.search.space import PER_BLOCK, SearchSpace, label
+from connsearch.search.space import SearchSpace, label
 from connsearch.spec import AGGREGATIONS, UNITS
 
 ROOT = Path(__file__).parents[2]
@@ -140,7 +141,8 @@ def test_members_of_the_digits_space_use_98_percent_of_their_budget(seed: int) -
 @given(space=spaces())
 def test_knobs_are_static_and_complete(space: SearchSpace) -> None:
     knobs, most = space.knobs(), max(values(space.blocks.count))
-    names = {"macs_budget", "count", "scope", "stem", "transition", "carry", "head"}
+    names = {"macs_budget", "count", "scope", "stem", "transition", "carry", "up", "head"}
+    names |= {"stem_ratio", "hubs", "compression"}
     for part in PER_BLOCK:
         per_block = part in space.blocks.per_block
         names |= {f"{part}_{b}" for b in range(1, most + 1)} if per_block else {part}
@@ -266,7 +268,16 @@ def test_kinds_are_the_combinations_of_categories_alone() -> None:
     ]
     numbers = [{n: v for n, v in kind.items() if type(v) in (int, float)} for kind in kinds]
     assert numbers == 6 * [
-        {"macs_budget": 200_000, "count": 2, "n_layers_1": 1, "n_layers_2": 1, "width_ratio_2": 1.0}
+        {
+            "macs_budget": 200_000,
+            "count": 2,
+            "stem_ratio": 0,
+            "hubs": 0,
+            "compression": 0.0,
+            "n_layers_1": 1,
+            "n_layers_2": 1,
+            "width_ratio_2": 1.0,
+        }
     ]
     assert all(set(kind) == set(both._all_knobs()) for kind in kinds)
 

@@ -124,6 +124,15 @@ def test_equals_of_the_best_are_rarely_told_from_it(monkeypatch: pytest.MonkeyPa
     assert right >= 150
 
 
+def test_equals_that_spread_further_are_told_apart_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The p values are of one distribution: how far they are off otherwise is what the docstring says."""
+    monkeypatch.setattr("connsearch.search.tournament.statistics.N_PERMUTED", 199)
+    draw, wrong = np.random.default_rng(1), 0
+    for _ in range(200):
+        wrong += min(behind_best_p(draw.normal(size=(5, 9)) * [3, 3, *[1] * 7])) <= 0.05
+    assert 10 < wrong <= 40  # 10 are 5 %, 32 the 16 % at the most; above 40 in one of ten cases then
+
+
 # ---- means with a common deviation ---------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Callable
@@ -365,9 +364,21 @@ def test_who_failed_is_named_and_who_diverged_is_counted(
     assert [(left.pair, left.reason) for left in found.left_out] == [
         ("dense x sum", "1 of 3 trainings failed, trial 6 with: ValueError: no luck")
     ]
+    assert "left out: dense x sum: 1 of 3 trainings failed" in str(found)
     last = found.rows[-1]
     assert (last.contestant.pair, last.diverged, last.errors[1]) == ("dense x concat", 1, 1.0)
     assert "dense x concat: 1 of 3 trainings diverged, which counts as an error of 100 %" in str(found)
+
+
+def test_all_names_of_a_network_that_failed_are_named(
+    run: Callable[..., Standings], trainer: Trainer
+) -> None:
+    trainer.fails = ("chain", "sum")
+    found = run()
+    assert [(left.pair, left.reason) for left in found.left_out] == [
+        ("chain x sum", "1 of 3 trainings failed, trial 5 with: ValueError: no luck"),
+        ("chain x concat", "one network with chain x sum"),
+    ]
 
 
 def test_plain_data_and_a_line_for_each_training(run: Callable[..., Standings], tmp_path: Path) -> None:
@@ -383,4 +394,5 @@ def test_plain_data_and_a_line_for_each_training(run: Callable[..., Standings], 
     assert plain["contestants"][-1]["same_as"] == ["chain x concat"]
     assert {(c["better"], c["worse"]) for c in plain["comparisons"]} >= {("concat", "sum")}
     assert all(len(row["val_errors"]) == 3 for row in plain["contestants"])
-    assert not list(itertools.filterfalse(lambda c: c["p_corrected"] <= 1, plain["comparisons"]))
+    assert [row["p_corrected"] for row in plain["contestants"]] == [row.p for row in found.rows]
+    assert [each["p_corrected"] for each in plain["comparisons"]] == [each.p for each in found.comparisons]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from made_up import diverged_outcome, made_up_outcome, make_config
 
 from connsearch.errors import ConnsearchError, StudyError
+from connsearch.search.pruning.rules import PRUNED, Pruned
 from connsearch.search.study import Study
 from connsearch.search.tracking import tensorboard as to_tensorboard
-from connsearch.search.tracking.log import LoggedTrial, identity_of, logged_trials
+from connsearch.search.tracking.log import LoggedTrial, alone, identity_of, logged_trials
 from connsearch.search.tracking.mlflow import STATE, STUDY, TRIAL, log_mlflow
 from connsearch.search.tracking.tensorboard import MARK, log_tensorboard
 from connsearch.spec.network import NetworkSpec
@@ -51,9 +53,31 @@ def test_what_is_logged_of_a_trial(study: Study) -> None:
         assert each.tags["hash"] == trial.user_attrs["hash"]
         assert each.final["macs"] == trial.user_attrs["cost"]["macs"]
         assert each.tags.get("reason") == trial.user_attrs.get("reason")
-        assert each.ranked == ("reason" not in trial.user_attrs)
+        assert each.failed == ("reason" in trial.user_attrs)
         assert ("val_error" in each.final) == (each.state != "failed")
-        assert [epoch.number for epoch in each.curve] == ([1] if each.ranked else [])
+        assert [epoch.number for epoch in each.curve] == ([] if each.failed else [1])
+
+
+def test_a_pruned_trial_has_not_failed(study: Study) -> None:
+    trial = copy.deepcopy(next(t for t in study.trials() if "reason" not in t.user_attrs))
+    trial.user_attrs[PRUNED] = Pruned(1, 0.5, 0.25, 3, 1).to_dict()
+    (logged,) = logged_trials([trial])
+    assert (logged.state, logged.failed) == ("pruned", False)
+
+
+def test_a_user_without_a_name_can_log(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that is run as a number that no line of its /etc/passwd has."""
+
+    def nameless(number: int) -> object:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nameless)
+    entered = []
+    with alone(study):
+        entered.append(study)
+    assert entered == [study]
 
 
 # ---- TensorBoard -----------------------------------------------------------------------------------------
@@ -99,7 +123,7 @@ def check_run(each: LoggedTrial, run: Any) -> None:
     for name, points in {**final, **by_epoch}.items():
         assert curves[name] == [(step, pytest.approx(value, rel=1e-6)) for step, value in points]
     hparams, status = hparams_of(run)
-    assert status == (1 if each.ranked else 2)  # success, failure
+    assert status == (2 if each.failed else 1)  # success, failure
     assert {name: hparams[name] for name in each.params} == each.params
     assert hparams["state"] == each.state
     assert hparams.get("reason") == each.tags.get("reason")
@@ -205,7 +229,7 @@ def test_mlflow_runs_read_back(study: Study, store: str) -> None:
     for each in logged_trials(study.trials()):
         run = runs[each.number]
         assert run.info.run_name == each.name
-        assert run.info.status == ("FINISHED" if each.ranked else "FAILED")
+        assert run.info.status == ("FAILED" if each.failed else "FINISHED")
         assert run.info.start_time == round(1000 * each.started.timestamp())
         assert run.data.params == {name: str(value) for name, value in each.params.items()}
         assert run.data.tags[STATE] == each.state

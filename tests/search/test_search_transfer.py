@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from made_up import SPACE, diverged_outcome, made_up_error, make_config
 from optuna.trial import TrialState, create_trial
 
 from connsearch.errors import StudyError
@@ -20,7 +21,6 @@ from connsearch.search.study import Study
 from connsearch.search.transfer.prior import View, comparable, prior_trials, seen_by
 from connsearch.search.transfer.studies import best_first
 from connsearch.search.transfer.warm_start import EarlierTrial, WarmStart, start_lines
-from tests.search.made_up import SPACE, diverged_outcome, made_up_error, make_config
 
 LARGE = SPACE | {"budget": {"macs": {"low": 200_000, "high": 800_000}}}
 SAMPLERS = ("random", "tpe(n_startup_trials=4)", "nsga2(population_size=4)")
@@ -282,13 +282,13 @@ def test_a_sampler_learns_from_the_prior(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_up: None, sampler: str
 ) -> None:
     """In the other study all but one aggregation are hopeless: the first draws here have that one."""
-    from tests.search.made_up import made_up_outcome
+    from made_up import made_up_outcome
 
     def error(spec: Any) -> float:
         good = spec.blocks[0].aggregation.name == "concat"
         return made_up_error(spec) / 10 if good else 0.9
 
-    monkeypatch.setattr("tests.search.made_up.made_up_error", error)
+    monkeypatch.setattr("made_up.made_up_error", error)
     monkeypatch.setattr("connsearch.search.attempt.evaluate_network", made_up_outcome)
     small = Study.from_config(
         tmp_path / "small", make_config(n_trials=30, objectives={"val_error": "minimize"})

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import SPACE, make_config
 
 from connsearch.search.config import StudyConfig
 from connsearch.search.objective import evaluate_network
 from connsearch.search.retrain import retrain_exactly
 from connsearch.search.study import Study
 from connsearch.search.twins import network_hash
-from tests.search.made_up import SPACE, make_config
 
 TWO_SPELLINGS: dict[str, Any] = {
     **SPACE,
@@ -80,7 +80,7 @@ def test_a_result_is_reused_and_can_be_repeated(
 
 
 def test_what_diverged_is_not_reused(run: Callable[..., Study], monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.search.made_up import diverged_outcome
+    from made_up import diverged_outcome
 
     monkeypatch.setattr("connsearch.search.attempt.evaluate_network", diverged_outcome)
     study = run(duplicates="reuse")

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import SPACE, make_config
 
 from connsearch.errors import BudgetError, SpecError
 from connsearch.search.config import StudyConfig
+from connsearch.search.shapes import shape_of
 from connsearch.search.space import SearchSpace
 from connsearch.search.study import Study
 from connsearch.search.transfer.preset_knobs import preset_knobs
 from connsearch.search.transfer.warm_start import check_start, first_trials, given_knobs, start_lines
 from connsearch.spec.presets import list_presets, preset
-from tests.search.made_up import SPACE, make_config
 
 WIDE: dict[str, Any] = {
     "scope": {"any_of": ["block", "global"]},
@@ -46,6 +47,7 @@ def test_a_preset_that_the_space_has_is_all_there() -> None:
     knobs, notes = preset_knobs("sparsenet-bc-100-16-32-64", space())
     assert {name: str(value) for name, value in knobs.items()} == {
         "scope": "block", "stem": "conv", "transition": "pool", "carry": "pool", "head": "pool",
+        "up": "deconv(activation=relu, norm=batch)", "stem_ratio": "0", "hubs": "0", "compression": "0.0",
         "count": "3", "topology": "sparse", "aggregation": "concat", "unit": "dense_bottleneck",
         "n_layers_1": "16", "n_layers_2": "16", "n_layers_3": "16", "n_layers_4": "16",
         "width_ratio_2": "2.0", "width_ratio_3": "2.0", "width_ratio_4": "1.0",
@@ -133,7 +135,7 @@ def test_every_preset_is_a_member_or_refused() -> None:
             continue
         searched = {key: knobs[key] for key in wide.knobs() if key != "macs_budget"}
         assert set(searched) == set(wide.knobs()) - {"macs_budget"}
-        shape = wide._shape({**knobs, "macs_budget": 1})
+        shape = shape_of(wide, {**knobs, "macs_budget": 1})
         assert [block.topology for block in shape.blocks] == [knobs["topology"]] * knobs["count"]
         found += 1
     assert found > 60
@@ -142,7 +144,7 @@ def test_every_preset_is_a_member_or_refused() -> None:
 def test_depths_are_those_of_the_preset() -> None:
     name = "sparsenet-bc-100-16-32-64"
     knobs, _ = preset_knobs(name, space())
-    shape = space()._shape({**knobs, "macs_budget": 1})
+    shape = shape_of(space(), {**knobs, "macs_budget": 1})
     assert [block.n_layers for block in shape.blocks] == [block.n_layers for block in preset(name).blocks]
 
 

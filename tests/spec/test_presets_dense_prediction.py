@@ -11,12 +11,12 @@ from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch.cost import network_cost
 from connsearch.errors import SpecError
+from connsearch.graph.patterns import pattern_rule
 from connsearch.nn import Network
 from connsearch.spec import NetworkSpec, resolve
 from connsearch.spec.network import InputConfig
 from connsearch.spec.presets import preset
 from connsearch.spec.presets.dense_prediction import fc_densenet, fc_log_densenet, hypercolumn, unet
-from connsearch.spec.presets.logdensenets import pattern_rule
 
 SMALL = {"input": InputConfig(height=16, width=24), "n_classes": 3}
 

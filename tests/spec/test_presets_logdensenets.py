@@ -13,8 +13,9 @@ import pytest
 from connsearch.cost import network_cost
 from connsearch.errors import SpecError
 from connsearch.graph import list_topologies
+from connsearch.graph.patterns import Rule, pattern_rule
 from connsearch.spec.presets import preset
-from connsearch.spec.presets.logdensenets import PRESETS, Rule, log_densenet, pattern_rule
+from connsearch.spec.presets.logdensenets import PRESETS, log_densenet
 
 DEPTHS = [(3,), (2, 2), (4, 1, 6), (12, 12, 12), (6, 12, 32, 32), (22, 22, 22)]
 

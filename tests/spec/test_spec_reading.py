@@ -6,7 +6,7 @@ import pytest
 
 from connsearch.spec.chains import HEADS, LINES, TRANSITIONS, UNITS, chain
 from connsearch.spec.ops import Conv, Deconv, DepthwiseConv, GlobalPool, Linear, Norm, Shape, Slice
-from connsearch.spec.reading import Reading, narrowed, norms_mix, reading_of
+from connsearch.spec.reading import Reading, narrowed, reading_of
 from connsearch.spec.shaped import shaped
 
 
@@ -57,17 +57,3 @@ def test_a_depthwise_convolution_comes_along() -> None:
     reading = reading_of(line, 4)
     assert reading == Reading(("conv1", "pool1"), "linear1", 1)
     assert narrowed(line, reading, 3) == (DepthwiseConv(3), GlobalPool(), Linear(3, 3))
-
-
-@pytest.mark.parametrize(
-    ("norm", "mixes"), [("batch", False), ("instance", False), ("layer", True), ("channel", True)]
-)
-def test_norms_over_several_channels_are_told(norm: str, mixes: bool) -> None:
-    line = chain(UNITS, UNITS.parse(f"conv(norm={norm})"), 6, 4)
-    reading = reading_of(line, 6)
-    assert reading is not None
-    assert norms_mix(line, reading) is mixes
-    after = chain(UNITS, UNITS.parse(f"conv(norm={norm}, order=post)"), 6, 4)
-    reading = reading_of(after, 6)
-    assert reading is not None
-    assert not norms_mix(after, reading)

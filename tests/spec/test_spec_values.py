@@ -219,7 +219,7 @@ SAH = [["s", "a"], ["a", "h"]]
         ({"blocks": [BLOCK], "scope": "globl"}, "scope: should be 'block' or 'global', got 'globl'"),
         ({"blocks": [BLOCK], "scoep": "global"},
          "scoep: unknown key. Did you mean 'scope'? Known: blocks, carry, compression, drop, graph, head, "
-         "input, n_classes, name, parts, schema, scope, stem, stem_ratio, transition."),
+         "hubs, input, layout, n_classes, name, parts, schema, scope, stem, stem_ratio, transition, up."),
         ({"blocks": [BLOCK], "schema": 2}, "schema: should be 1, got 2"),
         ({"blocks": [BLOCK], "compression": 1.5}, "compression: should be less than or equal to 1, got 1.5"),
         ({"blocks": [BLOCK], "n_classes": 0}, "n_classes: should be greater than or equal to 1, got 0"),

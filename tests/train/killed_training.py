@@ -25,14 +25,16 @@ EPOCHS = 8
 
 
 def training(checkpoint: Path | None) -> TrainResult:
-    """Train on digits, with drops, from the same weights every time."""
+    """Train on digits, with drops, an average, batches in parts, from the same weights every time."""
     block = {"topology": "dense", "aggregation": "sum", "n_layers": 3, "width": 6}
     shape = {"channels": 1, "height": 8, "width": 8}
     spec = NetworkSpec(input=shape, blocks=[block], drop="stochastic_depth(survival=0.5)")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build(spec, pipeline="none")
-    how = TrainConfig.from_dict({"dataset": "digits", "epochs": EPOCHS})
+    how = TrainConfig.from_dict(
+        {"dataset": "digits", "epochs": EPOCHS, "schedule": "one_cycle", "ema": 0.99, "accumulate": 2}
+    )
     return train(network, load_dataset("digits"), how, seed=3, checkpoint=checkpoint)
 
 

@@ -18,7 +18,7 @@ def test_defaults() -> None:
     assert (config.schedule, config.momentum, config.weight_decay) == ("cosine", 0.9, 1e-4)
     assert config.decay_norms
     assert config.augment
-    assert config.amp
+    assert (config.precision, config.layout, config.ema, config.accumulate) == ("auto", "auto", 0.0, 1)
 
 
 def test_a_data_set_with_parameters_round_trips(tmp_path: Path) -> None:
@@ -64,10 +64,28 @@ def test_toml_and_json_give_the_value_back(data: dict[str, Any]) -> None:
         ("momentum", 1.0, 0.999, "momentum: .*less than 1, got 1.0"),
         ("momentum", -0.1, 0.0, "momentum: .*greater than or equal to 0, got -0.1"),
         ("weight_decay", -1e-9, 0.0, "weight_decay: .*greater than or equal to 0"),
-        ("schedule", "linear", "step", "schedule: .*'constant', 'step' or 'cosine', got 'linear'"),
+        (
+            "schedule",
+            "linear",
+            "step",
+            "schedule: .*'step', 'cosine' or 'one_cycle', got 'linear'",
+        ),
         ("milestones", [0.5, 1.0], [0.5, 0.99], r"milestones\[1\]: .*less than 1, got 1.0"),
         ("milestones", [0.0], [], r"milestones\[0\]: .*greater than 0, got 0.0"),
         ("milestones", [0.5, 0.5], [0.5, 0.51], r"milestones must ascend, got \[0.5, 0.5\]"),
+        ("peak", 0.0, 0.01, "peak: .*greater than 0, got 0.0"),
+        ("peak", 1.0, 0.99, "peak: .*less than 1, got 1.0"),
+        ("ema", 1.0, 0.9999, "ema: .*less than 1, got 1.0"),
+        ("ema", -0.1, 0.0, "ema: .*greater than or equal to 0, got -0.1"),
+        ("accumulate", 0, 1, "accumulate: .*greater than or equal to 1, got 0"),
+        (
+            "accumulate",
+            33,
+            32,
+            "accumulate = 33 leaves less than 2 of batch_size = 64 images at once: set at",
+        ),
+        ("precision", "bf16", "bfloat16", "precision: .*'auto', 'float32' or 'bfloat16', got 'bf16'"),
+        ("layout", "nchw", "channels_first", "layout: .*'auto', 'channels_first' or 'channels_last', got"),
         ("gamma", 0.0, 1.0, "gamma: .*greater than 0, got 0.0"),
         ("gamma", 1.1, 1.0, "gamma: .*less than or equal to 1, got 1.1"),
         ("warmup_epochs", -0.5, 0.0, "warmup_epochs: .*greater than or equal to 0"),

@@ -141,7 +141,7 @@ def test_switches_do_what_they_say(small: Dataset, make_net: MakeNet) -> None:
     plain = curve(train(make_net(), small, config(), seed=0))
     assert curve(train(make_net(), moving, config(), seed=0)) != plain
     assert curve(train(make_net(), moving, config(augment=False), seed=0)) == plain
-    assert curve(train(make_net(), small, config(amp=False), seed=0)) == plain
+    assert curve(train(make_net(), small, config(precision="float32"), seed=0)) == plain
 
 
 # What goes wrong
@@ -272,9 +272,9 @@ def test_kernels_on_a_gpu_repeat_themselves_while_it_trains(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("amp", [True, False])
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 @pytest.mark.parametrize("aggregation", sorted(AGGREGATIONS))
-def test_a_gpu_gives_the_same_twice(aggregation: str, amp: bool) -> None:
+def test_a_gpu_gives_the_same_twice(aggregation: str, precision: str) -> None:
     spec = NetworkSpec(
         input={"channels": 1, "height": 8, "width": 8},
         blocks=[{"aggregation": aggregation, "n_layers": 3, "width": 16}] * 2,
@@ -283,7 +283,11 @@ def test_a_gpu_gives_the_same_twice(aggregation: str, amp: bool) -> None:
     for _ in range(2):
         torch.manual_seed(0)
         result = train(
-            Network(spec), load_dataset("digits"), config(epochs=2, amp=amp), seed=0, device="cuda"
+            Network(spec),
+            load_dataset("digits"),
+            config(epochs=2, precision=precision),
+            seed=0,
+            device="cuda",
         )
         curves.append(curve(result))
     assert curves[0] == curves[1]
@@ -291,12 +295,12 @@ def test_a_gpu_gives_the_same_twice(aggregation: str, amp: bool) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("amp", [True, False])
-def test_a_gpu_learns_the_same(make_net: MakeNet, amp: bool) -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_a_gpu_learns_the_same(make_net: MakeNet, precision: str) -> None:
     digits = load_dataset("digits")
     net = make_net(channels=1, n_classes=10, width=16, depth=2)
     before = torch.cuda.get_rng_state()
-    result = train(net, digits, config(epochs=8, batch_size=32, amp=amp), seed=0, device="cuda")
+    result = train(net, digits, config(epochs=8, batch_size=32, precision=precision), seed=0, device="cuda")
     assert result.val_error < 0.08
     assert torch.equal(torch.cuda.get_rng_state(), before)
     assert next(net.parameters()).dtype == torch.float32

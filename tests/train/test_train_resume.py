@@ -302,15 +302,15 @@ def test_tied_parameters_go_on_tied(small: Dataset, tmp_path: Path, optimizer: s
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("amp", [True, False])
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("name", ["swapout", "depthwise", "concat"])
-def test_a_gpu_goes_on(tmp_path: Path, name: str, optimizer: str, amp: bool) -> None:
+def test_a_gpu_goes_on(tmp_path: Path, name: str, optimizer: str, precision: str) -> None:
     digits = load_dataset("digits")
     spec = NETWORKS[name].model_copy(
         update={"input": {"channels": 1, "height": 8, "width": 8}, "n_classes": 10}
     )
-    make, how = maker(spec, "fused"), config(amp=amp, optimizer=optimizer, lr=0.02)
+    make, how = maker(spec, "fused"), config(precision=precision, optimizer=optimizer, lr=0.02)
     model = make()
     expected = train(model, digits, how, seed=0, device="cuda"), model
     for stops in ([1], [1, 2]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ def without_times(result: TrainResult) -> list[dict[str, Any]]:
     return [{k: v for k, v in record.to_dict().items() if k != "seconds"} for record in result.curve]
 
 
+def gradient_into(found: dict[nn.Parameter, torch.Tensor]) -> Callable[[torch.Tensor], None]:
+    """Return a hook that keeps a parameter's gradient."""
+
+    def hook(parameter: torch.Tensor) -> None:
+        assert isinstance(parameter, nn.Parameter)
+        assert parameter.grad is not None
+        found[parameter] = parameter.grad.clone()
+
+    return hook
+
+
 @pytest.mark.parametrize("epoch", [1, 3, 4])
 def test_a_stopped_training_has_the_beginning_of_the_whole_curve(epoch: int) -> None:
     whole, seen = train(model(), DATA, CONFIG, seed=0), list[int]()
@@ -73,13 +85,16 @@ def test_a_step_is_one_of_the_loop() -> None:
     network, config = model(), CONFIG.model_copy(update={"augment": False})
     step = training_step(network, DATA, config)
     before = [p.detach().clone() for p in network.parameters()]
+    gradients = dict[nn.Parameter, torch.Tensor]()
+    hooks = [p.register_post_accumulate_grad_hook(gradient_into(gradients)) for p in network.parameters()]
     step()
+    for hook in hooks:
+        hook.remove()
     first = [p.detach().clone() for p in network.parameters()]
     assert all(not torch.equal(a, b) for a, b in zip(before, first, strict=True))
-    gradients = [p.grad.detach().clone() for p in network.parameters() if p.grad is not None]
     rate = 0.1 / 4  # the first of four steps of an epoch of warm-up
-    for p, q, gradient in zip(before, first, gradients, strict=True):
-        decayed = gradient + 1e-4 * p
+    for p, q, parameter in zip(before, first, network.parameters(), strict=True):
+        decayed = gradients[parameter] + 1e-4 * p
         torch.testing.assert_close(q, p - rate * (1 + 0.9) * decayed)
     step()
     assert network.training

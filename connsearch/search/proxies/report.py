@@ -14,8 +14,8 @@ from connsearch.errors import StudyError
 from connsearch.files import write_whole
 from connsearch.search.failures import reached
 from connsearch.search.proxies.correlation import FEWEST, Estimate, estimate, kendall, lead, partial, spearman
-from connsearch.search.proxies.prefilter import PREFILTER
-from connsearch.search.proxies.scores import PROXIES, measure
+from connsearch.search.proxies.prefilter import verdict_on
+from connsearch.search.proxies.scores import PROXIES, measure_proxies
 from connsearch.search.seeds import SEEDS_OF
 from connsearch.search.study import Study
 from connsearch.spec.network import NetworkSpec
@@ -24,10 +24,10 @@ from connsearch.text import table
 if TYPE_CHECKING:
     import pandas as pd
 
-COUNTED = ("macs", "params")
+_RIVALS = ("macs", "params")
 
 
-class Standing(NamedTuple):
+class ProxyStanding(NamedTuple):
     """How well one number orders the errors of a study. Correlations are with the error: good is near -1.
 
     Attributes:
@@ -64,7 +64,7 @@ class ProxyReport:
     """
 
     trials: pd.DataFrame = field(repr=False)
-    standings: tuple[Standing, ...]
+    standings: tuple[ProxyStanding, ...]
     picked: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def compare_proxies(
     Raises:
         StudyError: if fewer than ten trials reached something.
         SpecError: if a proxy is unknown.
-        OutOfMemoryError, DataError: as `connsearch.search.proxies.scores.measure`.
+        OutOfMemoryError, DataError: as `connsearch.search.proxies.scores.measure_proxies`.
     """
     import pandas as pd
 
@@ -144,7 +144,7 @@ def compare_proxies(
     rows = []
     for done, trial in enumerate(ranked, start=1):
         attrs = trial.user_attrs
-        found = measure(
+        found = measure_proxies(
             NetworkSpec.from_dict(attrs["network"]),
             study.config.train,
             names,
@@ -152,11 +152,11 @@ def compare_proxies(
             trial=attrs.get(SEEDS_OF, trial.number),
             device=device,
         )
-        cost = {name: attrs["cost"][name] for name in COUNTED}
+        cost = {name: attrs["cost"][name] for name in _RIVALS}
         rows.append({"trial": trial.number, "val_error": attrs["val_error"], **cost, **found})
         on_trial(done, len(ranked))
     frame = pd.DataFrame(rows).astype(dict.fromkeys(names, float))
-    picked = [t.number for t in ranked if t.user_attrs.get(PREFILTER, {}).get("picks", False)]
+    picked = [trial.number for trial in ranked if (verdict_on(trial) or {}).get("picks", False)]
     return report_of(frame, tuple(picked))
 
 
@@ -172,10 +172,10 @@ def report_of(frame: pd.DataFrame, picked: tuple[int, ...] = ()) -> ProxyReport:
     return ProxyReport(frame, tuple(_standing(frame, name) for name in judged), picked)
 
 
-def _standing(frame: pd.DataFrame, name: str) -> Standing:
+def _standing(frame: pd.DataFrame, name: str) -> ProxyStanding:
     known = frame[np.isfinite(frame[name].to_numpy(float))]
     proxy, macs, error = (known[column].to_numpy(float).tolist() for column in (name, "macs", "val_error"))
-    return Standing(
+    return ProxyStanding(
         name,
         len(known),
         spearman=estimate(spearman, proxy, error),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Proxy = Callable[[nn.Module, Tensor, Tensor], float]
 _ACTIVATIONS = (nn.ReLU, nn.ELU, nn.SiLU, nn.GELU, nn.LeakyReLU, nn.Mish)
+_IGNORED = -100  # by cross entropies of torch
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -132,7 +133,7 @@ def _weights(network: nn.Module) -> list[Tensor]:
     return [module.weight for module in network.modules() if isinstance(module, _WEIGHTED)]
 
 
-def measure(
+def measure_proxies(
     spec: NetworkSpec,
     train_config: TrainConfig,
     names: Sequence[str],
@@ -143,8 +144,8 @@ def measure(
 ) -> dict[str, float | None]:
     """Return proxies of a network with a trial's own initial weights, on one batch of training images.
 
-    A function of its arguments alone, on one machine. The batch has the size of training's, or less where
-    the split is smaller, and is drawn by the trial's seed, without random changes.
+    A function of its arguments alone, on one machine. The batch has the size of what training takes
+    at once, or less where the split is smaller, and is drawn by the trial's seed, without random changes.
 
     Args:
         spec: The network.
@@ -170,10 +171,13 @@ def measure(
     from connsearch.search.objective import enough_memory
     from connsearch.train.surroundings import limited_threads
 
-    split = load_dataset(train_config.dataset).train
+    dataset = load_dataset(train_config.dataset)
+    split = dataset.train
     order = torch.Generator().manual_seed(stream_seed(study_seed, trial, "train"))
-    chosen = torch.randperm(len(split), generator=order)[: train_config.batch_size]
+    chosen = torch.randperm(len(split), generator=order)[: train_config.micro_batch_size]
     images, labels = split.inputs(split.images[chosen].to(device)), split.labels[chosen].to(device)
+    if split.dense:
+        labels = torch.where(labels == dataset.void, _IGNORED, labels.long())
     weights = stream_seed(study_seed, trial, "init")
     with enough_memory(device), limited_threads(train_config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights)

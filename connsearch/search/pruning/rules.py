@@ -30,6 +30,8 @@ from connsearch.errors import SpecError
 from connsearch.registry import Ref, Registry
 
 End = Literal["whole", "pruned", "diverged"]
+PRUNED = "pruned"
+"""The attribute of a trial that was ended before its last epoch, with the reason."""
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from connsearch.cost import NetworkCost
-from connsearch.search.failures import DIVERGED, PRUNED, failed
-from connsearch.search.pruning.rules import Curve, Pruned, make_pruner
+from connsearch.search.failures import DIVERGED, failed
+from connsearch.search.measures import ERRORS, epoch_error, error_of
+from connsearch.search.pruning.rules import PRUNED, Curve, Pruned, make_pruner
 from connsearch.train.result import EpochRecord, StopTraining
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from connsearch.search.config import StudyConfig
-
-ERROR = "val_error"
 
 
 class Stop:
@@ -40,7 +39,7 @@ class Stop:
         recorded: Mapping[str, Any] | None,
         record: Callable[[dict[str, Any]], None],
     ) -> None:
-        self.rule = make_pruner(config.pruner, config.train.epochs)
+        self.rule, self.error = make_pruner(config.pruner, config.train.epochs), error_of(config.objectives)
         self.peers = curves_of(earlier, config.objectives)
         self.curve = Curve(cost.macs, (), _costs(config.objectives, lambda name: float(getattr(cost, name))))
         self.why = Pruned(**recorded) if recorded is not None else None
@@ -52,7 +51,7 @@ class Stop:
         Raises:
             StopTraining: if it is the last one.
         """
-        errors = (*self.curve.errors[: record.epoch - 1], record.val_error)
+        errors = (*self.curve.errors[: record.epoch - 1], epoch_error(record.to_dict(), self.error))
         self.curve = Curve(self.curve.macs, errors, self.curve.costs)
         if not self._fixed:
             self.why = self.rule(self.curve, self.peers)
@@ -64,12 +63,12 @@ class Stop:
 
 def curves_of(trials: Sequence[FrozenTrial], objectives: Mapping[str, str]) -> list[Curve]:
     """Return what a pruner knows of finished trials, in their order; nothing of those that failed."""
-    curves = []
+    curves, error = [], error_of(objectives)
     for trial in trials:
         if trial.state.name != "COMPLETE" or failed(trial) or "curve" not in trial.user_attrs:
             continue
         values = dict(zip(objectives, trial.values, strict=True))
-        errors = tuple(epoch[ERROR] for epoch in trial.user_attrs["curve"])
+        errors = tuple(epoch_error(epoch, error) for epoch in trial.user_attrs["curve"])
         diverged, pruned = DIVERGED in trial.constraints, PRUNED in trial.user_attrs
         curves.append(
             Curve(
@@ -83,9 +82,9 @@ def curves_of(trials: Sequence[FrozenTrial], objectives: Mapping[str, str]) -> l
 
 
 def _costs(objectives: Mapping[str, str], value: Callable[[str], float]) -> tuple[float, ...]:
-    """Return the objectives other than the error as losses."""
+    """Return the objectives other than errors as losses."""
     return tuple(
         value(name) if way == "minimize" else -value(name)
         for name, way in objectives.items()
-        if name != ERROR
+        if name not in ERRORS
     )

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from connsearch.search.ranks import mean_ranks
+
 Values = npt.NDArray[np.float64]
 
 SHARE_NEAR = 0.5  # of all trials, that a trial is compared with
@@ -20,9 +22,7 @@ def ranks(values: Values) -> Values:
     >>> ranks(np.array([5.0, 90.0, 6.0, 5.0])).tolist()
     [0.125, 0.75, 0.5, 0.125]
     """
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return np.asarray((ends - counts / 2 - 0.5)[place] + 0.0, dtype=np.float64) / len(values)
+    return np.asarray(mean_ranks(values) / len(values))
 
 
 def standing(values: Values, macs: Values) -> Values:

@@ -13,6 +13,7 @@ import pandas as pd
 from connsearch.errors import StudyError, did_you_mean
 from connsearch.search.reading.hypervolume import hypervolume, non_dominated
 from connsearch.search.reading.pareto import ParetoFront
+from connsearch.search.reading.plain import records_of
 from connsearch.text import human, table
 
 if TYPE_CHECKING:
@@ -38,11 +39,13 @@ def history_frame(
         it cannot be ranked.
 
     Raises:
-        StudyError: if no trial can be ranked, or there is no such column of numbers.
+        StudyError: if no trial can be ranked, or there is no such column of numbers, or it numbers trials.
     """
     if front.trials.empty:
         raise StudyError("there is no complete trial to draw yet: run the study first")
     front.require_numbers(y)
+    if y == "trial":
+        raise StudyError("'trial' numbers the trials, none is the best: take what they reach, as val_error")
     if finished is None:
         finished = sorted(int(number) for number in front.trials["trial"])
     values = front.trials.set_index("trial")[y].astype(float).reindex(list(finished)).reset_index(drop=True)
@@ -145,8 +148,4 @@ def _pair(text: str) -> tuple[str, float]:
 
 def history_dict(frame: pd.DataFrame, reference: Mapping[str, float]) -> dict[str, object]:
     """Return a history as plain data, ready for JSON; what is missing is None."""
-    rows = [
-        {str(k): None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        for row in frame.to_dict("records")
-    ]
-    return {"reference": dict(reference), "history": rows}
+    return {"reference": dict(reference), "history": records_of(frame)}

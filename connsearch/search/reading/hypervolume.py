@@ -5,12 +5,29 @@ Rows are losses: of every objective less is better.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Losses = npt.NDArray[np.float64]
+
+
+def losses_of(values: npt.ArrayLike, directions: Sequence[str]) -> Losses:
+    """Return values as losses: those of an objective that is maximised are turned round.
+
+    Args:
+        values: A column for each objective.
+        directions: "minimize" or "maximize" for each.
+    """
+    signs = [1.0 if way == "minimize" else -1.0 for way in directions]
+    return np.multiply(np.asarray(values, dtype=np.float64), signs)
+
+
+def dominated_volume(losses: Losses, reference: Losses) -> float:
+    """Return the hypervolume of rows of which some may be dominated; it is the same, and sooner found."""
+    return hypervolume(losses[non_dominated(losses, np.arange(len(losses)))], reference)
 
 
 def non_dominated(losses: Losses, tie_break: npt.NDArray[Any]) -> list[int]:

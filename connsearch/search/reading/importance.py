@@ -15,6 +15,7 @@ import numpy as np
 
 from connsearch.errors import StudyError, did_you_mean
 from connsearch.search.failures import reached
+from connsearch.search.measures import VAL_ERROR
 from connsearch.search.reading.equal_macs import Values, explained_by_macs, ranks, standing
 from connsearch.search.reading.knob_shares import (
     METHODS,
@@ -27,6 +28,7 @@ from connsearch.search.reading.knob_shares import (
     shares_of,
     total_of,
 )
+from connsearch.search.reading.records import COUNTED, network_row
 from connsearch.text import table
 
 if TYPE_CHECKING:
@@ -162,7 +164,8 @@ def importance_of(
     Args:
         trials: The study's trials; those that failed, diverged or were pruned are left out.
         config: Its configuration.
-        objective: One of the study's, or anything counted: `macs`, `params`, bytes.
+        objective: One of the study's, `val_error`, or anything counted of a network: `macs`, `params`,
+            `inference_bytes`, `training_bytes`.
         at_equal_macs: Whether to take the effect of MACs out.
         method: One of `METHODS`.
         n_resamples: Bootstraps, and random deals.
@@ -210,12 +213,15 @@ def _losses(ranked: Sequence[FrozenTrial], objective: str, way: str, names: Sequ
         raise StudyError(
             f"importance needs at least {LEAST_TRIALS} trials that can be ranked, there are {len(ranked)}"
         )
+    known = dict.fromkeys([*names, VAL_ERROR, *COUNTED])
     if objective in names:
         found = [trial.values[names.index(objective)] for trial in ranked]
-    elif objective == "val_error":
-        found = [trial.user_attrs["val_error"] for trial in ranked]
+    elif objective == VAL_ERROR:
+        found = [trial.user_attrs[VAL_ERROR] for trial in ranked]
+    elif objective in COUNTED:
+        found = [network_row(trial.user_attrs)[objective] for trial in ranked]
     else:
-        raise StudyError(f"no objective {objective!r}. {did_you_mean(objective, [*names, 'val_error'])}")
+        raise StudyError(f"no objective {objective!r}. {did_you_mean(objective, known)}")
     return np.array(found, dtype=np.float64) * (1.0 if way == "minimize" else -1.0)
 
 

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from connsearch.errors import StudyError
 from connsearch.search.choices import values as values_of
+from connsearch.search.layouts import NUMBERS, has_block
 from connsearch.search.reading.equal_macs import Values
 from connsearch.search.samplers import distributions
+from connsearch.search.shapes import has_number
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -101,15 +103,17 @@ def applies(knob: str, params: Mapping[str, Any], space: SearchSpace) -> bool:
     """Return whether a network depends on a knob, given all of its knobs.
 
     Knobs of the third block matter to networks of three blocks, transitions to those of two, what is
-    carried to a later resolution to those whose topology spans all blocks.
+    carried to a later resolution to those whose topology spans all blocks, as do hubs; compression to those
+    that concatenate.
     """
     count = params.get("count", values_of(space.blocks.count)[0])
-    if knob == "transition":
+    if knob in ("transition", "up"):
         return bool(count > 1)
     if knob == "carry":
         return bool(count > 1 and params.get("scope", values_of(space.scope)[0]) == "global")
-    block = knob.rpartition("_")[2]
-    return not block.isdigit() or int(block) <= count
+    if knob in NUMBERS:
+        return has_number(space, knob, params)
+    return has_block(knob, space.layout, count)
 
 
 # ---- estimates -------------------------------------------------------------------------------------------

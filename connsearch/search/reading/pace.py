@@ -69,7 +69,7 @@ def pace_of(
     active = sum(_seconds(span) for span in spans) / len(spans)
     pause = timedelta(seconds=max(2 * active, 5.0))
     covered, at_work = union(spans), union(spans, bridge=pause)
-    if at_work <= 0:  # trials that took less than the clock can tell
+    if covered <= 0:  # trials that took less than the clock can tell, or of which nothing else is known
         return Pace(seconds_since_last=last, seconds_left=None if n_left else 0.0)
     worker_seconds = active * (at_work / covered)
     ran = [(now - trial.datetime_start).total_seconds() for trial in alive if trial.datetime_start]

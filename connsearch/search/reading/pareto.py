@@ -7,7 +7,6 @@ when it is maximised, so that less is better everywhere.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +19,7 @@ import pandas as pd
 from connsearch.errors import StudyError, did_you_mean
 from connsearch.files import write_whole
 from connsearch.search.config import Direction
-from connsearch.search.reading.hypervolume import Losses, hypervolume, non_dominated
+from connsearch.search.reading.hypervolume import Losses, dominated_volume, losses_of, non_dominated
 from connsearch.search.reading.pareto_checks import (
     check_objectives,
     check_reference,
@@ -28,7 +27,8 @@ from connsearch.search.reading.pareto_checks import (
     first_word,
     worst,
 )
-from connsearch.text import COUNTS, human, table
+from connsearch.search.reading.plain import records_of
+from connsearch.text import COUNTS, first_line, human, table
 
 _DEFAULT: Direction = "minimize"
 
@@ -118,7 +118,8 @@ class ParetoFront:
         try:
             frame = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
         except (OSError, ValueError) as error:
-            raise StudyError(f"{path}: cannot read the trials: {_first_line(error)}") from None
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+            raise StudyError(f"{path}: cannot read the trials: {reason}") from None
         try:
             return cls.from_frame(
                 frame.drop(columns="on_front", errors="ignore"), objectives, directions, reference
@@ -153,7 +154,7 @@ class ParetoFront:
     def losses(self) -> Losses:
         """One row per trial, one column per objective, less is better."""
         values: Losses = self.trials[list(self.objectives)].to_numpy(dtype=np.float64)
-        return np.multiply(values, [_sign(way) for way in self.directions])
+        return losses_of(values, self.directions)
 
     @cached_property
     def hypervolume(self) -> float:
@@ -162,13 +163,12 @@ class ParetoFront:
         Exact, neither normalised nor in logarithms: with `macs` and `val_error` the unit is
         multiply-accumulates times fraction. A point beyond the reference contributes nothing.
         """
-        return hypervolume(self.losses[self._front_rows], self.reference_losses) if len(self.trials) else 0.0
+        return dominated_volume(self.losses, self.reference_losses) if len(self.trials) else 0.0
 
     @property
     def reference_losses(self) -> Losses:
         """The reference as losses, in the order of the objectives."""
-        pairs = zip(self.objectives, self.directions, strict=True)
-        return np.array([_sign(way) * self.reference[name] for name, way in pairs])
+        return losses_of([self.reference[name] for name in self.objectives], self.directions)
 
     def knee(self) -> int | None:
         """Return the number of the trial where the front bends most, or None where there is no bend.
@@ -240,10 +240,9 @@ class ParetoFront:
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers and words, ready for JSON; what is not known or not finite is None."""
         order = sorted(self.points.columns, key=lambda c: _FIRST.index(c) if c in _FIRST else len(_FIRST))
-        records = self.points[order].to_dict("records")
         return {
             "objectives": list(self.objectives),
-            "points": [{str(k): _plain(v) for k, v in record.items()} for record in records],
+            "points": records_of(self.points[order]),
             "hypervolume": self.hypervolume,
             "reference": dict(self.reference),
         }
@@ -274,12 +273,8 @@ def _unit_losses(values: pd.Series, direction: Direction) -> Losses:
     found = values.to_numpy(dtype=np.float64)
     if values.name in ("macs", "params") and (found > 0).all():
         found = np.log10(found)
-    found = found * _sign(direction)
+    found = losses_of(found[:, None], [direction])[:, 0]
     return cast(Losses, (found - found.min()) / (np.ptp(found) or 1.0))
-
-
-def _sign(direction: Direction) -> float:
-    return 1.0 if direction == "minimize" else -1.0
 
 
 # ---- plain values --------------------------------------------------------------------------------------
@@ -296,18 +291,3 @@ def _whole_counts(frame: pd.DataFrame) -> pd.DataFrame:
         ):
             whole[name] = "int64"
     return frame.astype(whole)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "item"):
-        value = value.item()
-    if value is None or value is pd.NaT or value is pd.NA:
-        return None
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, bool | int | str | list | tuple | dict) else str(value)
-
-
-def _first_line(error: Exception) -> str:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return reason.splitlines()[0] if reason else type(error).__name__

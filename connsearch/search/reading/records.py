@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from connsearch.registry import Ref
 from connsearch.search.choices import values
-from connsearch.search.failures import PRUNED, failed, reached
-from connsearch.search.reading.hypervolume import hypervolume, non_dominated
+from connsearch.search.failures import failed, reached
+from connsearch.search.layouts import PER_BLOCK
+from connsearch.search.measures import ERRORS
+from connsearch.search.pruning.rules import PRUNED
+from connsearch.search.reading.hypervolume import dominated_volume, losses_of
 from connsearch.search.reading.pace import Pace, pace_of
-from connsearch.search.space import PER_BLOCK
 from connsearch.search.storages.claims import Timing, lease_of
+from connsearch.spec.encoder_decoder import ENCODER_DECODER
 from connsearch.text import duration, human
 
 if TYPE_CHECKING:
@@ -23,8 +26,9 @@ if TYPE_CHECKING:
 
     from connsearch.search.config import StudyConfig
 
-
 EXPIRY = Timing().expiry
+COUNTED = ("macs", "params", "inference_bytes", "training_bytes")
+"""What is counted of a network, in whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Status:
         asked: Trials that the study is to have.
         states: Number of trials by state: complete, failed, pruned, unfinished.
         best: Trial number and objectives of the trial that is best in the first objective, none
-            that diverged.
+            that diverged or was pruned.
         seconds_per_trial: Median wall time of complete trials; 0 if there is none.
         reasons: Number of trials by why they failed or diverged.
         running: Trials that a worker holds: trial, host, pid, epoch (the last finished one), and silent,
@@ -112,7 +116,7 @@ def status_of(
     best = min(ranked, key=lambda trial: sign * trial.values[0], default=None)
     durations = sorted(trial.duration.total_seconds() for trial in complete if trial.duration is not None)
     states = {word: counts[word] for word in ("complete", "failed", "pruned", "unfinished")}
-    held = {trial.number: _running(trial) for trial in trials if _is_held(trial)}
+    held = {trial.number: _running(trial) for trial in trials if _is_held(trial, asked)}
     n_left = max(0, asked - sum(n for state, n in states.items() if state != "unfinished"))
     alive = [trial for trial in trials if trial.number in held and not _is_silent(held[trial.number])]
     return Status(
@@ -134,13 +138,12 @@ def status_of(
 def _volume(
     ranked: Sequence[FrozenTrial], objectives: Mapping[str, str], reference: Mapping[str, float]
 ) -> float:
-    """Return the hypervolume of trials that can be ranked."""
-    import numpy as np
-
-    signs = np.array([1.0 if way == "minimize" else -1.0 for way in objectives.values()])
-    losses = np.array([trial.values for trial in ranked]).reshape(-1, len(signs)) * signs
-    kept = losses[non_dominated(losses, np.arange(len(losses)))]
-    return hypervolume(kept, signs * np.array([reference[name] for name in objectives]))
+    """Return the hypervolume of trials that can be ranked, as their front's."""
+    if not ranked:
+        return 0.0
+    ways = tuple(objectives.values())
+    start = losses_of([reference[name] for name in objectives], ways)
+    return dominated_volume(losses_of([trial.values for trial in ranked], ways), start)
 
 
 def _workers(running: Collection[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -162,8 +165,11 @@ def _is_silent(running: Mapping[str, Any]) -> bool:
     return bool(running["silent"] > EXPIRY)
 
 
-def _is_held(trial: FrozenTrial) -> bool:
+def _is_held(trial: FrozenTrial, asked: int) -> bool:
+    """Return whether a worker holds a trial; a spare one beyond the asked number waits for nobody."""
     lease = lease_of(trial)
+    if trial.state.name == "WAITING" and trial.number >= asked:
+        return False
     return bool(lease) and not trial.state.is_finished() and not lease.get("released", False)
 
 
@@ -197,7 +203,7 @@ def state_of(trial: FrozenTrial) -> str:
 def front_frame(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> pd.DataFrame:
     """Return a row for each trial that reached something: number, objectives, cost, network, training.
 
-    A trial that diverged or failed reached nothing, however cheap it was, and is left out.
+    A trial that diverged, failed or was pruned reached nothing, however cheap it was, and is left out.
     """
     import pandas as pd
 
@@ -216,19 +222,19 @@ def _row(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
         "budget_macs": attrs["budget"]["macs"],
         "seconds": attrs["seconds"],
     }
-    counts = ("macs", "params", "inference_bytes", "training_bytes")
-    return row | {n: int(v) if n in counts else v for n, v in zip(objectives, trial.values, strict=True)}
+    return row | {n: int(v) if n in COUNTED else v for n, v in zip(objectives, trial.values, strict=True)}
 
 
 def network_row(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """Return a network in numbers and words, from the attributes `cost` and `network` of a trial."""
     cost, blocks = attrs["cost"], attrs["network"]["blocks"]
+    say = _by_way if attrs["network"].get("layout") == ENCODER_DECODER else _common
     return {
         "macs": cost["macs"],
         "params": cost["params"],
         "inference_bytes": cost["peak_activation_bytes"]["inference"],
         "training_bytes": cost["peak_activation_bytes"]["training"],
-        **{name: _common([block[name] for block in blocks]) for name in PER_BLOCK},
+        **{name: say([block[name] for block in blocks]) for name in PER_BLOCK},
         "n_layers": cost["n_layers"],
         "depths": "-".join(str(block["n_layers"]) for block in blocks),
         "widths": "-".join(str(block["width"]) for block in blocks),
@@ -239,6 +245,17 @@ def _common(items: Sequence[Any]) -> str:
     """Return what all blocks have, or "mixed"."""
     words = {_word(item) for item in items}
     return words.pop() if len(words) == 1 else "mixed"
+
+
+def _by_way(items: Sequence[Any]) -> str:
+    """Return what all blocks of the way down have and those of the way up: once if it is the same.
+
+    >>> _by_way(["dense", "dense", "chain"]), _by_way(["chain"] * 5), _by_way(["sum"])
+    ('dense/chain', 'chain', 'sum')
+    """
+    middle = len(items) // 2 + 1
+    ways = [_common(way) for way in (items[:middle], items[middle:]) if way]
+    return "/".join(dict.fromkeys(ways))
 
 
 def _word(item: str | Mapping[str, Any]) -> str:
@@ -252,7 +269,7 @@ def reference_point(config: StudyConfig) -> dict[str, float] | None:
 
     None where an objective has no bound that is known beforehand.
     """
-    known = {"val_error": 1.0, "macs": float(max(values(config.space.budget.macs)))}
+    known = {**dict.fromkeys(ERRORS, 1.0), "macs": float(max(values(config.space.budget.macs)))}
     if config.space.budget.params:
         known["params"] = float(config.space.budget.params)
     directions = config.objectives

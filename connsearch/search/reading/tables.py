@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from os import PathLike
@@ -14,11 +13,13 @@ import pandas as pd
 from connsearch.errors import StudyError, did_you_mean
 from connsearch.files import write_whole
 from connsearch.search.failures import DIVERGED
+from connsearch.search.measures import ERRORS, VAL_IOU_ERROR
+from connsearch.search.proxies.prefilter import PREFILTER, verdict_on
 from connsearch.search.reading.records import network_row, state_of
 from connsearch.search.seeds import SEEDS_OF
 from connsearch.search.storages.claims import lease_of
 from connsearch.search.twins import HASH, TWIN
-from connsearch.text import human, table
+from connsearch.text import first_line, human, table
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -34,7 +35,7 @@ CURVE_COLUMNS = (
     "val_error",
     "seconds",
 )
-_READ = {  # attributes of a trial that have their own place in its row
+_PLACED = {  # attributes of a trial that have their own place in its row
     *(
         "network",
         "cost",
@@ -44,8 +45,8 @@ _READ = {  # attributes of a trial that have their own place in its row
         "environment",
         "reason",
         "error",
-        "val_error",
         "seconds",
+        *ERRORS,
     ),
     *(HASH, TWIN, SEEDS_OF),
 }
@@ -54,9 +55,10 @@ _WHOLE = (
     *("twin", "seeds_of", "epochs", "pid", "attempts"),
 )
 _SHOWN = (
-    *("trial", "state", "val_error", "macs", "params", "topology", "aggregation", "depths", "widths"),
+    *("trial", "state", *ERRORS, "macs", "params", "topology", "aggregation", "depths", "widths"),
     *("seconds", "reason", "twin", "ended", "host"),
 )
+_USUAL = tuple(name for name in _SHOWN if name != VAL_IOU_ERROR)  # of any study
 _TEXT = ("state", "topology", "aggregation", "depths", "widths", "reason", "host", "ended")
 _LONGEST = 40  # characters of a cell
 
@@ -75,11 +77,12 @@ def trials_table(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> pd
         done; `seconds` of training and `wall_seconds` from begin to end; `started`, `ended` by the clock
         of the worker, its `host` and `pid`, `attempts`; `knob_*`, `told_*` (the values that the sampler
         learnt from, the worst ones where a trial failed), `constraint_*`, `env_*`, all other attributes
-        under their own names; `network` and `error` whole.
+        under their own names; `network` and `error` whole. Those that people look at first are there even if
+        no trial has them yet.
     """
     rows = [_row(trial, objectives) for trial in trials]
     columns = dict.fromkeys(name for block in range(_N_BLOCKS) for row in rows for name in row[block])
-    frame = pd.DataFrame([_joined(row) for row in rows], columns=list(columns or ["trial", "state"]))
+    frame = pd.DataFrame([_joined(row) for row in rows], columns=list({**columns, **dict.fromkeys(_USUAL)}))
     return frame.astype({name: "Int64" for name in _WHOLE if name in frame.columns})
 
 
@@ -89,7 +92,8 @@ _N_BLOCKS = 8
 
 def _row(trial: FrozenTrial, objectives: Sequence[str]) -> tuple[dict[str, Any], ...]:
     attrs, told = trial.user_attrs, trial.values or []
-    more = {key: value for key, value in attrs.items() if key not in _READ}
+    more = {key: value for key, value in attrs.items() if key not in _PLACED}
+    more |= {PREFILTER: verdict} if (verdict := verdict_on(trial)) else {}
     return (
         {"trial": trial.number, "state": state_of(trial), "reason": attrs.get("reason")},
         _reached(attrs),
@@ -110,7 +114,8 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _reached(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the error, and the cost and the words of the network if there is one."""
     known = network_row(attrs) if {"network", "cost"} <= attrs.keys() else {}
-    return {"val_error": attrs.get("val_error"), **known}
+    errors = {name: attrs[name] for name in ERRORS if name in attrs}
+    return {"val_error": None, **errors, **known}
 
 
 def _identity(attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +156,8 @@ def curves_table(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
     rows = [
         {"trial": trial.number, **record} for trial in trials for record in trial.user_attrs.get("curve", [])
     ]
-    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+    more = ["val_mean_iou"] if any("val_mean_iou" in row for row in rows) else []
+    return pd.DataFrame(rows, columns=[*CURVE_COLUMNS, *more])
 
 
 # ---- choosing --------------------------------------------------------------------------------------------
@@ -213,22 +219,6 @@ def write_csv(frame: pd.DataFrame, path: str | PathLike[str]) -> None:
     write_whole(path, cells.to_csv(index=False).encode())
 
 
-def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return plain data, ready for JSON: times as ISO text, what is missing or not finite as None."""
-    return [{str(k): _plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict | list):
-        return value
-    if value is None or value is pd.NA or value is pd.NaT:
-        return None
-    if isinstance(value, pd.Timestamp):
-        return value.isoformat()
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def trials_text(frame: pd.DataFrame, width: int | None = None, *, first: str | None = None) -> str:
     """Return the columns that people look at first, as many as fit into the width of the terminal.
 
@@ -260,5 +250,5 @@ def _cell(column: str, value: Any) -> str:
     if isinstance(value, pd.Timestamp):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     text = human(column, value) if column != "seconds" else f"{value:.1f}"
-    line = next(iter(text.splitlines()), "")
+    line = first_line(text)
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."

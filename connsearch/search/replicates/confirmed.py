@@ -44,7 +44,8 @@ class Confirmation:
         mean: Of these.
         interval: Student's interval of the mean; its deviation is that of all candidates, or its own if
             that is greater.
-        settled: Whether its mean differs from the least one that is to be had at no higher cost.
+        settled: Whether its mean differs from the least one that is to be had at no higher cost, by a 95 %
+            interval that is looked at after each round.
     """
 
     candidate: Candidate
@@ -122,7 +123,8 @@ class ConfirmedFront:
     def _tail(self) -> list[str]:
         open_ = [str(row.candidate.trial) for row in self.rows if not row.settled]
         verdict = (
-            "every place is settled: each mean differs from the least one at no higher cost"
+            "every place is settled: each mean differs from the least one at no higher cost, by a 95 % "
+            "interval looked at after each round (of equal pairs some 9 % do by 5 seeds each, 20 % by 20)"
             if self.settled
             else f"open, as more seeds may change it: the places of trials {', '.join(open_)}"
             if open_

@@ -20,6 +20,7 @@ from connsearch.errors import StudyError
 from connsearch.files import write_whole
 from connsearch.search.config import StudyConfig
 from connsearch.search.transfer.studies import for_people
+from connsearch.text import first_line
 
 if TYPE_CHECKING:
     import optuna
@@ -223,7 +224,7 @@ def load(place: Place, patience: float = 0.0) -> tuple[StudyConfig, optuna.Study
     except StudyError:
         raise
     except Exception as error:  # what is raised depends on what the record holds
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = first_line(f"{type(error).__name__}: {error}")
         if place.url is not None:
             raise StudyError(f"{place.label}: no study {place.name!r} there, or damaged ({reason})") from None
         raise StudyError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connsearch.errors import ConnsearchError, StudyError
+from connsearch.text import first_line
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -264,5 +265,4 @@ def _check_sqlite(url: URL) -> str:
 
 def _reason(error: BaseException) -> str:
     cause = error.__cause__ if type(error).__name__ == "StorageInternalError" and error.__cause__ else error
-    text = str(getattr(cause, "orig", None) or cause).strip()
-    return next(iter(text.splitlines()), type(error).__name__)
+    return first_line(getattr(cause, "orig", None) or cause)

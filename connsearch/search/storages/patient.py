@@ -27,7 +27,7 @@ from connsearch.errors import StudyError
 from connsearch.search.storages.bulk import Writes, write
 from connsearch.search.storages.lease import LeaseLostError
 from connsearch.search.storages.own import Own, among, copied
-from connsearch.text import duration
+from connsearch.text import duration, first_line
 
 T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -312,17 +312,17 @@ def reason_away(error: BaseException) -> str | None:
         if "grpc.RpcError" in kinds:
             code = getattr(cause, "code", lambda: None)()
             if getattr(code, "name", "") in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL"):
-                return _line(getattr(cause, "details", lambda: None)() or cause)
+                return first_line(getattr(cause, "details", lambda: None)() or cause)
         if kinds & {"sqlalchemy.OperationalError", "sqlalchemy.InterfaceError"} or getattr(
             cause, "connection_invalidated", False
         ):
-            return _line(getattr(cause, "orig", None) or cause)
+            return first_line(getattr(cause, "orig", None) or cause)
     return None
 
 
 def full_disk(error: BaseException) -> str | None:
     """Return what a database says that cannot be written, in a line; None if the error is another one."""
-    texts = (_line(getattr(cause, "orig", None) or cause) for cause in _causes(error))
+    texts = (first_line(getattr(cause, "orig", None) or cause) for cause in _causes(error))
     return next((text for text in texts if "disk is full" in text or "readonly database" in text), None)
 
 
@@ -330,7 +330,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _line(error: object) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

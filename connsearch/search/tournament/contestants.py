@@ -18,9 +18,11 @@ from connsearch.cost import network_cost
 from connsearch.errors import BudgetError, SpecError
 from connsearch.graph import TOPOLOGIES
 from connsearch.registry import Ref, ref_field
-from connsearch.search.choices import AnyOf, Choice, Fixed, IntRange, middle, values
+from connsearch.search.blocks import WIDTH_RATIOS
+from connsearch.search.choices import AnyOf, Choice, Fixed, IntRange, Ways, middle, values
 from connsearch.search.given import Given
-from connsearch.search.space import PER_NETWORK, WIDTH_RATIOS, Member, SearchSpace
+from connsearch.search.layouts import NUMBERS, PER_NETWORK
+from connsearch.search.space import Member, SearchSpace
 from connsearch.spec.aggregations import AGGREGATIONS
 from connsearch.text import si
 
@@ -160,28 +162,18 @@ def tournament_of(config: StudyConfig) -> StudyConfig:
             "left_out": tuple(left_out),
         }
     )
-    return bare(
-        config,
+    return config.bare(
         space=space.model_copy(update={"blocks": blocks}),
         n_trials=table.seeds * len(contestants),
         tournament=settled,
     )
 
 
-def bare(config: StudyConfig, **more: Any) -> StudyConfig:
-    """Return a study with the question, space, objectives, seed and training of another, and with more.
-
-    Nothing draws, prunes or filters its trials: each is given and trained to its end.
-    """
-    kept = {name: getattr(config, name) for name in ("question", "space", "objectives", "seed", "train")}
-    return type(config)(**{**kept, "sampler": "random", **more})
-
-
 def _one_shape(space: SearchSpace, table: TournamentConfig) -> SearchSpace:
     """Return a space in which only topology and aggregation are chosen."""
     budget, blocks = space.budget, space.blocks
     common = {"count": table.count, "n_layers": table.n_layers, "width_ratio": table.width_ratio}
-    shape = {name: middle(getattr(blocks, name)) if n is None else n for name, n in common.items()}
+    shape = {name: _middle(name, getattr(blocks, name)) if n is None else n for name, n in common.items()}
     topologies = table.topologies or values(blocks.topology)
     aggregations = table.aggregations or values(blocks.aggregation)
     one = {
@@ -195,10 +187,18 @@ def _one_shape(space: SearchSpace, table: TournamentConfig) -> SearchSpace:
     return space.model_copy(
         update={
             **{name: _first(getattr(space, name)) for name in PER_NETWORK},
+            **{name: Fixed(middle(getattr(space, name))) for name in NUMBERS},
             "blocks": blocks.model_copy(update=one),
             "budget": budget.model_copy(update={"macs": Fixed(macs)}),
         }
     )
+
+
+def _middle(name: str, choice: Choice | Ways) -> Any:
+    try:
+        return middle(choice)
+    except SpecError as error:
+        raise SpecError(str(error), place=f"tournament.{name}") from None
 
 
 def _middle_macs(choice: Choice) -> int:
@@ -260,11 +260,11 @@ def _one_or_any(options: Mapping[Ref, None]) -> Choice:
     return AnyOf(found) if len(found) > 1 else Fixed(found[0])
 
 
-def _first(choice: Choice) -> Fixed:
+def _first(choice: Choice | Ways) -> Fixed:
     return Fixed(values(choice)[0])
 
 
-def _fixed(choice: Choice) -> Any:
+def _fixed(choice: Choice | Ways) -> Any:
     return values(choice)[0]
 
 
@@ -301,11 +301,12 @@ def shape_of(config: StudyConfig) -> Shape:
     homes = {**dict.fromkeys(PER_NETWORK, space), "unit": blocks}
     chosen = {name: getattr(home, name) for name, home in homes.items()}
     usual = {name: type(home).model_fields[name].default for name, home in homes.items()}
-    others = tuple(f"{name} {_fixed(chosen[name])}" for name in chosen if chosen[name] != usual[name])
+    others = [f"{name} {_fixed(chosen[name])}" for name in chosen if chosen[name] != usual[name]]
+    layout = [f"layout {space.layout}"] if space.layout != "encoder" else []
     return Shape(
         _fixed(space.budget.macs),
         _fixed(blocks.count),
         _fixed(blocks.n_layers),
         _fixed(blocks.width_ratio),
-        others,
+        (*layout, *others),
     )

@@ -44,7 +44,8 @@ class Standing:
         interval: Of the mean, by bootstrap over seeds.
         behind: Mean difference to the best, seed by seed.
         behind_interval: Of that difference, by bootstrap over seeds.
-        p: How likely luck alone puts it as far behind, corrected for all contestants; 1 for the best.
+        p: How likely luck alone puts it as far behind, corrected for all contestants, if their errors spread
+            alike; 1 for the best.
         diverged: Seeds with which training diverged; the error is 1 then.
     """
 
@@ -71,7 +72,7 @@ class Standings:
         comparisons: Of aggregations, then of topologies, significant or not.
         rounds: Seeds with which every contestant was trained.
         asked: Seeds that the tournament is to have.
-        left_out: Pairs that did not take part, and contestants of which a training failed.
+        left_out: Pairs that did not take part, and all names of contestants of which a training failed.
     """
 
     shape: Shape
@@ -177,10 +178,10 @@ def standings_of(config: StudyConfig, trials: Sequence[FrozenTrial]) -> Standing
         )
     errors_SP = _errors(trials[: rounds * len(contestants)], len(contestants))
     failed = np.isnan(errors_SP.sum(axis=0)).tolist()
-    left_out = [*table.left_out, *_failures(contestants, trials, np.isnan(errors_SP))]
+    failures = list(_failures(contestants, trials, np.isnan(errors_SP)))
     kept = [i for i in range(len(contestants)) if not failed[i]]
     if not kept:
-        raise StudyError(f"every contestant has a training that failed, the first: {left_out[-1].reason}")
+        raise StudyError(f"every contestant has a training that failed, the first: {failures[0].reason}")
     members = [contestants[i] for i in kept]
     costs = [trials[i].user_attrs["cost"] for i in kept]
     diverged = [_times_diverged(trials[i : rounds * len(contestants) : len(contestants)]) for i in kept]
@@ -190,7 +191,7 @@ def standings_of(config: StudyConfig, trials: Sequence[FrozenTrial]) -> Standing
         tuple(comparisons_of(members, errors_SP[:, kept])),
         rounds,
         table.seeds,
-        tuple(left_out),
+        (*table.left_out, *failures),
     )
 
 
@@ -222,6 +223,8 @@ def _failures(
                 f"{len(lacking)} of {len(missing_SP)} trainings failed, trial {first.number} with: {reason}"
             )
             yield LeftOut(pair=contestant.pair, reason=times)
+            for name in contestant.same_as:
+                yield LeftOut(pair=name, reason=f"one network with {contestant.pair}")
 
 
 def _times_diverged(trials: Sequence[FrozenTrial]) -> int:

@@ -186,8 +186,12 @@ def behind_best_p(errors_SP: Floats) -> list[float]:
     S seeds, P contestants. If the k best are equal, their errors could be swapped within every seed; the p
     value of the k-th is the share of such permutations in which the k means spread at least as far as
     they did. It is corrected for all contestants, and for the best having been picked after the fact:
-    going from the last to the best, no p value is below the one before (step-down). That stays an error
-    rate for the whole table, because whoever truly equals the best is among the k that are compared.
+    going from the last to the best, no p value is below the one before (step-down).
+
+    Equal means here: errors of one distribution. Then whoever truly equals the best is among the k that are
+    compared, and in 5 % of tables somebody has a p value of 5 % who does. Where means are equal and spreads
+    are not, it is more: with 5 seeds, some of 13 networks spreading three times as far as the others, 13 to
+    16 % of tables (measured).
     """
     means = errors_SP.mean(axis=0)
     order = np.argsort(means, kind="stable")

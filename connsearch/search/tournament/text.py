@@ -76,7 +76,8 @@ def _notes(standings: Standings) -> Iterator[str]:
         return
     yield (
         "behind: error above the best's in points, seed by seed; 95 %: bootstrap over seeds; p: how likely "
-        f"the luck of seeds alone puts it so far behind, corrected for all {len(standings.rows)}"
+        f"the luck of seeds alone puts it so far behind, corrected for all {len(standings.rows)}, if the "
+        "errors of all spread alike"
     )
     needed = next(n for n in range(1, 10) if 2 / 2**n <= SIGNIFICANT)
     if rounds < needed:

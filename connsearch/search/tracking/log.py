@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from connsearch.search.failures import reached
-from connsearch.search.reading.records import network_row, state_of
+from connsearch.search.failures import DIVERGED, failed
+from connsearch.search.measures import ERRORS
+from connsearch.search.reading.records import COUNTED, network_row, state_of
 from connsearch.search.seeds import SEEDS_OF
 from connsearch.search.twins import HASH, TWIN
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 Scalar = bool | int | float | str
 _WORDS = ("topology", "aggregation", "unit", "n_layers", "depths", "widths")
-_COUNTS = ("macs", "params", "inference_bytes", "training_bytes")
 _TAGS = (HASH, TWIN, SEEDS_OF, "reason")
 
 
@@ -48,7 +49,7 @@ class LoggedTrial:
     Attributes:
         number: The trial's.
         state: "complete", "failed" or "pruned".
-        ranked: Whether it ended with a network that can be ranked.
+        failed: Whether it reached nothing: it failed, or its training diverged. What was pruned did not.
         params: The knobs as they were drawn, and the network in words.
         final: What was reached and counted, by name.
         curve: By epoch.
@@ -59,7 +60,7 @@ class LoggedTrial:
 
     number: int
     state: str
-    ranked: bool
+    failed: bool
     params: dict[str, Scalar]
     final: dict[str, float]
     curve: tuple[Epoch, ...]
@@ -82,13 +83,13 @@ def _logged(trial: FrozenTrial) -> LoggedTrial:
     attrs = trial.user_attrs
     started = trial.datetime_start or trial.datetime_complete or datetime.now()
     row = network_row(attrs) if {"network", "cost"} <= attrs.keys() else {}
-    final = {name: float(row[name]) for name in _COUNTS if name in row}
-    final |= {name: float(attrs[name]) for name in ("val_error", "seconds") if name in attrs}
+    final = {name: float(row[name]) for name in COUNTED if name in row}
+    final |= {name: float(attrs[name]) for name in (*ERRORS, "seconds") if name in attrs}
     environment = {f"env.{name}": str(value) for name, value in attrs.get("environment", {}).items()}
     return LoggedTrial(
         number=trial.number,
         state=state_of(trial),
-        ranked=reached(trial),
+        failed=failed(trial) or DIVERGED in trial.constraints,
         params={**{name: row[name] for name in _WORDS if name in row}, **trial.params},
         final=final,
         curve=tuple(_epochs(attrs.get("curve", []), started)),
@@ -112,11 +113,16 @@ def identity_of(study: Study) -> str:
     return hashlib.sha256(recorded.encode()).hexdigest()[:16]
 
 
+def _user() -> str:
+    """Return who runs this, by number where there is one: a container's user may have no name."""
+    return str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
+
+
 @contextmanager
 def alone(study: Study) -> Iterator[None]:
     """Wait until no other process of this user on this host logs the study."""
     from filelock import FileLock
 
-    name = f"connsearch-log-{getpass.getuser()}-{identity_of(study)}.lock"
+    name = f"connsearch-log-{_user()}-{identity_of(study)}.lock"
     with FileLock(Path(tempfile.gettempdir()) / name):
         yield

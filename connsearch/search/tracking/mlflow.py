@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from connsearch.errors import ConnsearchError
 from connsearch.search.tracking.log import LoggedTrial, alone, identity_of, logged_trials
+from connsearch.text import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,8 +68,7 @@ def _store(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, ImportError) as error:
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConnsearchError(f"{uri}: MLflow cannot use it: {line}") from None
+        raise ConnsearchError(f"{uri}: MLflow cannot use it: {first_line(error)}") from None
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
@@ -117,7 +117,7 @@ def _write_run(client: MlflowClient, experiment: str, identity: str, trial: Logg
     metrics = _metrics(trial)
     while batch := list(islice(metrics, _AT_ONCE)):
         client.log_batch(key, metrics=batch)
-    client.set_terminated(key, "FINISHED" if trial.ranked else "FAILED", _milliseconds(trial.ended))
+    client.set_terminated(key, "FAILED" if trial.failed else "FINISHED", _milliseconds(trial.ended))
 
 
 def _metrics(trial: LoggedTrial) -> Iterator[Any]:

@@ -93,7 +93,7 @@ def _events(trial: LoggedTrial) -> Iterator[Any]:
     """Yield all events of a trial: its beginning, its epochs, what it reached, its end."""
     from tensorboard.plugins.hparams import api_pb2, metadata
 
-    status = api_pb2.STATUS_SUCCESS if trial.ranked else api_pb2.STATUS_FAILURE
+    status = api_pb2.STATUS_FAILURE if trial.failed else api_pb2.STATUS_SUCCESS
     start, end = trial.started.timestamp(), trial.ended.timestamp()
     yield _hparams_event(metadata.SESSION_START_INFO_TAG, start, session_start_info=_start(trial, start))
     for epoch in trial.curve:

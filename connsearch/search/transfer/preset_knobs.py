@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from connsearch.errors import SpecError
 from connsearch.registry import Ref
-from connsearch.search.choices import AnyOf, Choice, values
-from connsearch.search.space import PER_NETWORK, SearchSpace
+from connsearch.search.choices import Fixed, values
+from connsearch.search.layouts import NUMBERS, PER_NETWORK, base_name
+from connsearch.search.space import SearchSpace
 from connsearch.search.transfer.places import nearest
+from connsearch.spec.encoder_decoder import ENCODER_DECODER
 from connsearch.spec.network import BlockConfig, NetworkSpec
 from connsearch.spec.presets import list_presets, preset
 
@@ -37,9 +39,10 @@ _PLACE = "warm_start.presets"
 
 
 class _Wanted(NamedTuple):
-    """What a preset is in a space's terms: a value for each category of the network, its blocks, notes."""
+    """What a preset is in a space's terms: its categories and numbers, its blocks, notes."""
 
     parts: dict[str, Any]
+    numbers: dict[str, Any]
     blocks: tuple[BlockConfig, ...]
     notes: tuple[str, ...]
 
@@ -50,13 +53,21 @@ def preset_knobs(name: str, space: SearchSpace) -> tuple[dict[str, Any], tuple[s
     Numbers are clipped to their ranges, blocks that are missing are like the last one.
 
     Raises:
-        SpecError: if the preset is unknown or no topology reads as it does, or if the space lacks its
-            topology or aggregation.
+        SpecError: if the preset is unknown or no topology reads as it does, if the space lacks its topology
+            or aggregation, or if the space's networks go up again.
     """
+    if space.layout == ENCODER_DECODER:
+        raise SpecError(
+            f"presets are known as members of spaces of layout 'encoder', this is {space.layout!r}: leave "
+            f"out {name!r}, and begin with an earlier study instead (warm_start.study)",
+            place=_PLACE,
+        )
     wanted = _wanted(name)
     chooser = _Chooser(name, space, list(wanted.notes))
     for part in PER_NETWORK:
         chooser.category(part, [wanted.parts[part]])
+    for number in NUMBERS:
+        chooser.number(number, wanted.numbers[number])
     blocks = chooser.blocks(wanted.blocks)
     for kind in ("topology", "aggregation", "unit"):
         chooser.category(kind, [getattr(block, kind) for block in blocks], required=kind != "unit")
@@ -71,23 +82,20 @@ def _wanted(name: str) -> _Wanted:
         spec = preset(name)
     except SpecError as error:
         raise SpecError(str(error), place=_PLACE) from None
-    lost = [
-        words
-        for field, words in (("compression", "no compression"), ("drop", "nothing is dropped"))
-        if getattr(spec, field)
-    ]
+    lost = ["nothing is dropped"] if spec.drop else []
     if any(block.entry_unit for block in spec.blocks):
         lost.append("its entry unit is a layer")
     parts = {part: getattr(spec, part) for part in PER_NETWORK}
+    numbers = {number: getattr(spec, number) for number in NUMBERS}
     if spec.own_graph is None:
-        return _Wanted(parts, spec.blocks, tuple(lost))
+        return _Wanted(parts, numbers, spec.blocks, tuple(lost))
     topology, scope, how = _reading(name)
     blocks = [
         block.replaced(topology=Ref(topology), n_layers=depth)
         for block, depth in zip(spec.blocks, _depths(spec), strict=True)
     ]
     notes = (f"{topology} x {spec.blocks[0].aggregation}: {how}", *lost)
-    return _Wanted({**parts, "scope": scope}, tuple(blocks), notes)
+    return _Wanted({**parts, "scope": scope}, numbers, tuple(blocks), notes)
 
 
 def _reading(name: str) -> tuple[str, str, str]:
@@ -126,7 +134,7 @@ class _Chooser:
 
     def category(self, kind: str, wanted: Sequence[Any], *, required: bool = False) -> None:
         """Choose a category, for each block on its own where the space does so."""
-        names = [knob for knob in self.choices if knob == kind or knob.startswith(f"{kind}_")]
+        names = [knob for knob in self.choices if base_name(knob) == kind]
         if names == [kind] and len(set(wanted)) > 1:
             if required:
                 words = ", ".join(map(str, dict.fromkeys(wanted)))
@@ -141,7 +149,7 @@ class _Chooser:
         if value in there:
             return value
         if required:
-            kind = knob.rstrip("_0123456789")
+            kind = base_name(knob)
             raise self._refusal(
                 f"has {kind} {value}, the space {', '.join(map(str, there))}: put it into the space, or "
                 f"leave the preset out{_others(self.space, self.name)}"
@@ -149,6 +157,15 @@ class _Chooser:
         if knob != "carry" or self.knobs["scope"] == "global":  # there are no carries in a block
             self._say(f"{knob} {there[0]} for {value}")
         return there[0]
+
+    def number(self, knob: str, wanted: float) -> None:
+        """Choose a number of the network, and say where one that is searched is not what was wanted."""
+        choice = self.choices[knob]
+        got = self.knobs[knob] = nearest(choice, wanted)
+        if knob == "compression" and wanted and not got:
+            self._say("no compression")
+        elif got != wanted and not isinstance(choice, Fixed):
+            self._say(f"{knob} {got:g} for {wanted:g}")
 
     def blocks(self, wanted: Sequence[BlockConfig]) -> list[BlockConfig]:
         """Choose the number of blocks; return what each block of the largest number is to be."""
@@ -168,7 +185,7 @@ class _Chooser:
         got = []
         for number, value in enumerate(wanted, start=first):
             knob = f"{kind}_{number}"
-            self.knobs[knob] = nearest(_numeric(self.choices[knob]), value)
+            self.knobs[knob] = nearest(self.choices[knob], value)
             got.append(self.knobs[knob])
         if got[:used] != list(wanted[:used]):
             self._say(f"{kind} {_list(got[:used])} for {_list(wanted[:used])}")
@@ -179,11 +196,6 @@ class _Chooser:
 
     def _refusal(self, what: str) -> SpecError:
         return SpecError(f"preset {self.name!r} {what}", place=_PLACE)
-
-
-def _numeric(choice: Choice) -> Choice:
-    """Return a choice of numbers, its values ascending."""
-    return AnyOf(tuple(sorted(choice.values))) if isinstance(choice, AnyOf) else choice
 
 
 def _list(numbers: Sequence[float]) -> str:

@@ -20,6 +20,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from connsearch.search.failures import reached
+from connsearch.search.measures import error_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -63,7 +64,7 @@ def seen_by(
     if warm is None or not warm.prior or warm.earlier is None:
         return study
     own = [trial for trial in study._get_trials(deepcopy=False, use_cache=True) if reached(trial)]
-    errors = [trial.user_attrs["val_error"] for trial in own]
+    errors = [trial.user_attrs[error_of(config.objectives)] for trial in own]
     others = prior_trials(
         warm.earlier.trials, own, errors, objectives=list(config.objectives), knobs=knobs, sampler=sampler
     )
@@ -99,7 +100,7 @@ def prior_trials(
     generation = {sampler._get_generation_key(): 0} if isinstance(sampler, BaseGASampler) else {}
     shown = []
     for index in range(0 if genetic else min(len(own), len(earlier)), len(earlier)):
-        values = {**earlier[index].counted, "val_error": moved[index]}
+        values = {**earlier[index].counted, error_of(objectives): moved[index]}
         trial = create_trial(
             values=[values[name] for name in objectives],
             params=dict(earlier[index].knobs),

@@ -14,7 +14,9 @@ from connsearch.cost import network_cost
 from connsearch.errors import BudgetError, SpecError, StudyError
 from connsearch.search.choices import Choice, Fixed, values
 from connsearch.search.failures import reached
-from connsearch.search.space import CATEGORIES, SearchSpace, label
+from connsearch.search.layouts import CATEGORIES, base_name
+from connsearch.search.measures import ERRORS, error_of
+from connsearch.search.space import SearchSpace, label
 from connsearch.search.transfer.places import at, holds, place, spread
 from connsearch.search.transfer.warm_start import Earlier, EarlierTrial, WarmStart
 
@@ -92,7 +94,7 @@ def _check_knobs(there: Study, config: StudyConfig) -> None:
             side, other = ("there", "here") if name in old else ("here", "there")
             raise StudyError(
                 f"warm_start.study: {there.directory}: knob {name!r} is {side}, not {other}: give both "
-                "spaces the same blocks.count and per_block, or leave study out"
+                "spaces the same layout, blocks.count and per_block, or leave study out"
             )
     fixed, searched = isinstance(old[BUDGET], Fixed), not isinstance(new[BUDGET], Fixed)
     if fixed and searched and config.warm_start is not None and config.warm_start.prior:
@@ -121,13 +123,13 @@ def _taken(trial: FrozenTrial, old: SearchSpace, config: StudyConfig) -> Earlier
         cost = network_cost(config.space.member(searched).spec)
     except (BudgetError, SpecError) as problem:
         return f"not within this study's budget ({problem})"
-    counted = {name: float(getattr(cost, name)) for name in config.objectives if name != "val_error"}
-    error = float(trial.user_attrs["val_error"])
+    counted = {name: float(getattr(cost, name)) for name in config.objectives if name not in ERRORS}
+    error = float(trial.user_attrs[error_of(config.objectives)])
     return EarlierTrial(trial=trial.number, knobs=searched, error=error, counted=counted)
 
 
 def _has(name: str, choice: Choice, value: Any) -> bool:
-    if name.rstrip("_0123456789") in CATEGORIES:
+    if base_name(name) in CATEGORIES:
         return value in [label(known) for known in values(choice)]
     return holds(choice, value)
 

@@ -16,15 +16,12 @@ from typing import Any
 
 from connsearch.errors import SpecError
 from connsearch.graph import predecessors
+from connsearch.graph.decoder import dense_blocks_graph, way_down_and_up
+from connsearch.graph.patterns import check_depths
 from connsearch.registry import Ref
 from connsearch.spec.network import NetworkSpec
-from connsearch.spec.presets.dense_prediction import (
-    dense_blocks_graph,
-    dense_blocks_settings,
-    way_down_and_up,
-)
+from connsearch.spec.presets.dense_prediction import dense_blocks_settings
 from connsearch.spec.presets.hardnets import harmonic_parts, harmonic_width
-from connsearch.spec.presets.inputs import check_depths
 
 PRESETS: dict[str, Callable[[], NetworkSpec]] = {}
 

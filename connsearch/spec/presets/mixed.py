@@ -22,10 +22,11 @@ from typing import Any
 
 from connsearch.graph import ConnectivityGraph
 from connsearch.graph.build import GraphBuilder
+from connsearch.graph.patterns import check_depths
 from connsearch.registry import Ref
 from connsearch.spec.chains import LINES, UNITS
 from connsearch.spec.network import BlockConfig, InputConfig, NetworkSpec, PartConfig
-from connsearch.spec.presets.inputs import LARGE, check_depths
+from connsearch.spec.presets.inputs import LARGE
 
 PRESETS: dict[str, Callable[[], NetworkSpec]] = {}
 

@@ -20,8 +20,8 @@ from typing import Any
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.graph import ConnectivityGraph
 from connsearch.graph.build import GraphBuilder
+from connsearch.graph.patterns import check_depths
 from connsearch.spec.network import NetworkSpec
-from connsearch.spec.presets.inputs import check_depths
 
 PRESETS: dict[str, Callable[[], NetworkSpec]] = {}
 

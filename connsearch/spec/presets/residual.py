@@ -14,10 +14,10 @@ from typing import Any
 
 from connsearch.graph import ConnectivityGraph
 from connsearch.graph.build import GraphBuilder
+from connsearch.graph.patterns import check_depths
 from connsearch.registry import Ref, Scalar
 from connsearch.spec.chains import HEADS, LINES, UNITS
 from connsearch.spec.network import BlockConfig, NetworkSpec, PartConfig
-from connsearch.spec.presets.inputs import check_depths
 
 
 def post_activation(
