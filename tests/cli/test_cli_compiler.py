@@ -65,6 +65,7 @@ def test_show_code_of_evaluation(call: Call, net: Path) -> None:
 WHAT = ["values", "gradients", "statistics", "inference"]
 
 
+@pytest.mark.slow
 def test_verify_prints_errors_beside_those_of_the_definition(call: Call, net: Path) -> None:
     result = call("verify", net, "--pipeline", "default", "--pipeline", "fused", "--steps", 1)
     assert (result.code, result.err) == (0, "")
@@ -75,6 +76,7 @@ def test_verify_prints_errors_beside_those_of_the_definition(call: Call, net: Pa
     assert all(w[3] == "float32" and float(w[2]) <= 1e-10 and float(w[4]) <= 1e-2 for w in words)
 
 
+@pytest.mark.slow
 def test_verify_in_less_precision_with_channels_last(call: Call, net: Path) -> None:
     options = ["--dtype", "bfloat16", "--dtype", "float16", "--channels-last", "--steps", 2, "--json"]
     result = call("verify", net, *options)

@@ -35,6 +35,7 @@ def test_a_network(call: Call, here: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_json(call: Call, here: Path) -> None:
     result = call("export", "net.toml", "-o", "out", "--format", "python", "--fold", "--json")
     record = json.loads(result.out)

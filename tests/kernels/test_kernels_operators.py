@@ -122,6 +122,7 @@ def test_multiply_accumulates_are_counted_twice() -> None:
         assert counter.get_total_flops() == (2 + 4) * 7 * 120 + (2 + 4) * 40 * 4 * 21
 
 
+@pytest.mark.slow
 def test_counts_are_known_whatever_is_imported_first() -> None:
     code = """
 import sys

@@ -221,6 +221,7 @@ COMPILED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # what Inductor imports warns of itself
 @pytest.mark.parametrize(("backend", "training", "pair"), COMPILED, indirect=["pair"])
 def test_torch_compile_sees_one_graph(
@@ -238,6 +239,7 @@ def test_torch_compile_sees_one_graph(
     assert_close([*compiled.buffers()], [*network.buffers()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", ["depthwise"], indirect=True)
 def test_in_training_torch_compile_sees_the_kernels(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
     from torch._dynamo.backends.common import aot_autograd  # takes seconds to import

@@ -18,6 +18,8 @@ from connsearch.nn.shared import share, weights_of
 from connsearch.spec import NetworkSpec
 from measured import BATCH, PeakMemory
 
+pytestmark = pytest.mark.slow  # every allocation is followed
+
 FORMS = {"paper": Depthwise, "normalized": NormalizedDepthwise}
 N_LAYERS, CHANNELS, SIZE = 10, 16, 16
 Forward = Callable[[list[nn.Module], list[Tensor]], list[Tensor]]

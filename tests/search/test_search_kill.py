@@ -48,7 +48,7 @@ def reached(study: Study) -> list[tuple[int, dict[str, Any], list[float], list[d
     return [(trial.number, trial.params, trial.values, curve(trial)) for trial in study.trials()]
 
 
-@pytest.mark.parametrize("hook", [pytest.param("trial_started", marks=pytest.mark.slow), "epoch_ended"])
+@pytest.mark.parametrize("hook", ["trial_started", "epoch_ended"])
 def test_killed_in_mid_trial_and_resumed_equals_never_killed(tmp_path: Path, hook: str) -> None:
     config = make_config(sampler={"name": "tpe", "n_startup_trials": 2})
     unbroken = Study.from_config(tmp_path / "unbroken", config)

@@ -27,6 +27,8 @@ from connsearch.search.samplers import SAMPLERS
 from connsearch.search.study import Study
 from connsearch.spec.network import NetworkSpec
 
+pytestmark = pytest.mark.slow  # steps are timed
+
 SPEC = NetworkSpec(
     input={"channels": 1, "height": 8, "width": 8},
     n_classes=4,

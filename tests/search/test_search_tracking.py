@@ -20,6 +20,8 @@ from connsearch.search.tracking.mlflow import STATE, STUDY, TRIAL, log_mlflow
 from connsearch.search.tracking.tensorboard import MARK, log_tensorboard
 from connsearch.spec.network import NetworkSpec
 
+pytestmark = pytest.mark.slow  # TensorBoard and MLflow are imported
+
 N = 6
 
 
