@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +26,7 @@ from connsearch.export.verify import Case, Verified, cases, outputs_of, run_alon
 from connsearch.nn.network import Network
 from connsearch.nn.verify import randomise
 from connsearch.spec.network import NetworkSpec
-from connsearch.train.trained import MARK
+from connsearch.train.trained import MARK, weights_content
 
 State = dict[str, Tensor]
 
@@ -178,7 +177,7 @@ class _Job:
     def _python(self, directory: Path) -> Verified:
         model, weights = (directory / name for name in FILES["python"])
         model.write_text(self.source(), encoding="utf-8")
-        weights.write_bytes(safetensors.torch.save(self._state(self.network), self._metadata()))
+        weights.write_bytes(weights_content(self._state(self.network), self._metadata()))
         self.drawn.double()
         random = self._random(torch.float64)
         states = [self._state(self.network), self._state(self.drawn)]

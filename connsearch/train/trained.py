@@ -90,7 +90,21 @@ def save_trained(trained: Trained, path: str | os.PathLike[str]) -> Path:
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in trained.network.state_dict().items()
     }
-    return write_whole(path, safetensors.torch.save(tensors, metadata))
+    return write_whole(path, weights_content(tensors, metadata))
+
+
+def weights_content(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """Return the content of a safetensors file; equal tensors and metadata give equal bytes.
+
+    The library writes metadata in an order that changes from call to call; here they are sorted.
+    """
+    content = safetensors.torch.save(tensors, metadata)
+    end = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
+    header = json.loads(content[LENGTH_BYTES:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(-(-len(text) // LENGTH_BYTES) * LENGTH_BYTES)  # tensors begin at a multiple
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text + content[end:]
 
 
 def _read(path: Path) -> bytes:

@@ -18,7 +18,7 @@ from connsearch.registry import Ref
 from connsearch.spec import NetworkSpec
 from connsearch.train import TrainConfig, train
 from connsearch.train.checkpoint import header_of
-from connsearch.train.trained import Trained, load_trained, save_trained
+from connsearch.train.trained import Trained, load_trained, save_trained, weights_content
 
 
 def spec(width: int = 4, **settings: Any) -> NetworkSpec:
@@ -65,6 +65,21 @@ def test_weights_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert all(torch.equal(v, network.state_dict()[k]) for k, v in back.network.state_dict().items())
     assert header_of(written.read_bytes()) is None  # no checkpoint
     assert set(safetensors.torch.load_file(written)) == set(network.state_dict())
+
+
+def test_equal_weights_are_equal_bytes() -> None:
+    """The library's own metadata come in another order in about half of all calls."""
+    tensors = {"b": torch.arange(3.0), "a": torch.zeros(2, 2, dtype=torch.bfloat16), "c": torch.tensor(7)}
+    metadata = {"format": "pt", "network": "{}", "dataset": '"dígits"'}
+    contents = {weights_content(tensors, dict(metadata)) for _ in range(30)}
+    assert len(contents) == 1
+    content = contents.pop()
+    found = safetensors.torch.load(content)
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[key], value) for key, value in tensors.items())
+    length = int.from_bytes(content[:8], "little")
+    assert json.loads(content[8 : 8 + length])["__metadata__"] == metadata
+    assert length % 8 == 0
 
 
 def test_a_bare_file_of_weights_needs_the_network(tmp_path: Path) -> None:
