@@ -182,7 +182,7 @@ def _watched(directory: Path) -> Iterator[ConsoleWatcher]:
     from connsearch.train.watching import ConsoleWatcher
 
     try:
-        with ConsoleWatcher(Console(stderr=True)) as watcher:
+        with ConsoleWatcher(Console(stderr=True, quiet=not _is_first())) as watcher:
             yield watcher
     except KeyboardInterrupt:
         if _is_first():

@@ -102,7 +102,7 @@ class Split:
         if not self.dense:
             return int(self.labels.max())
         parts = torch.split(self.labels, 256)  # of maps that may not fit into memory at once
-        return max(int(torch.where(part == void, -1, part.short()).max()) for part in parts)
+        return max(int(x.masked_fill(x == void, -1).max()) for x in (part.short() for part in parts))
 
     def __len__(self) -> int:
         return len(self.labels)

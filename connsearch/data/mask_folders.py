@@ -110,7 +110,11 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     files = [f for f in sorted(folder.iterdir()) if f.suffix.lower() in SUFFIXES and f.name[0] != "."]
     if not files:
         raise DataError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))})")
-    return {file.stem: file for file in files}
+    found: dict[str, Path] = {}
+    for file in files:
+        if (same := found.setdefault(file.stem, file)) is not file:
+            raise DataError(f"{file}: {same.name} lies beside it: which one is meant? Remove one")
+    return found
 
 
 def _listed(root: Path, by_split: Mapping[str, Pairs]) -> dict[str, Pairs]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from connsearch.errors import ConnsearchError, did_you_mean
 from connsearch.plots.style import SUFFIXES
+from connsearch.search.measures import error_of
 from connsearch.search.reading.pareto import ParetoFront
 
 
@@ -18,10 +19,11 @@ def drawn_columns(front: ParetoFront) -> tuple[str, str]:
     the error, or MACs, beside it.
     """
     names = front.objectives
-    if "val_error" not in names and len(names) > 1:
+    error = error_of(names)
+    if error not in names and len(names) > 1:
         return front.x, next(name for name in names if name != front.x)
-    costs = [name for name in (front.x, *names) if name != "val_error"]
-    return next(iter(costs), "macs"), "val_error"
+    costs = [name for name in (front.x, *names) if name != error]
+    return next(iter(costs), "macs"), error
 
 
 def check_picture_path(path: str | os.PathLike[str], known: Sequence[str] = SUFFIXES) -> Path:

@@ -154,7 +154,7 @@ def _figures(
         found.append((f"best {name_of(name)}", human(name, value), f"trial {status.best['trial']}"))
     if not front.trials.empty:
         found.append(("points on the front", str(len(front.points)), f"of {len(front.trials)} ranked trials"))
-        unit = f" {TIMES} ".join(dict.fromkeys(unit_of(name) for name in front.objectives))
+        unit = f" {TIMES} ".join(unit_of(name) for name in front.objectives)
         found.append(("hypervolume", si(front.hypervolume, 4), f"{unit}; {measured_from(front)}"))
     spent = totals(rows.values())
     if "training steps of all trials" in spent:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from connsearch.report.networks import Drawn, draw
 from connsearch.report.words import OF_TRIALS, in_words, name_of
+from connsearch.search.failures import failed
 from connsearch.search.pruning.rules import PRUNED
 from connsearch.search.reading.plain import records_of
 from connsearch.search.reading.tables import trials_table
@@ -84,6 +85,7 @@ def details(study: Study, rows: Mapping[int, Mapping[str, Any]], first: Collecti
         curve, is_known = _curve(trial), "network" in trial.user_attrs
         if left <= 0:
             left_out += is_known
+            found[trial.number]["left_out"] = is_known
             continue
         if curve:
             found[trial.number]["curve"] = curve
@@ -117,7 +119,8 @@ def _about(study: Study, trial: FrozenTrial, row: Mapping[str, Any]) -> dict[str
         "knobs": [[name, in_words("", value)] for name, value in trial.params.items()],
         "notes": list(_notes(trial)),
     }
-    return about | ({"commands": commands(study, trial)} if "network" in trial.user_attrs else {})
+    trained = trial.state.is_finished() and "curve" in trial.user_attrs and not failed(trial)
+    return about | ({"commands": commands(study, trial)} if trained else {})
 
 
 def facts(row: Mapping[str, Any], objectives: Collection[str]) -> list[list[str]]:
@@ -158,11 +161,10 @@ def commands(study: Study, trial: FrozenTrial) -> list[list[str]]:
     """Return what one may do with a trial's network: in words, and as a command line."""
     where = f"{shlex.quote(str(study.directory))} {trial.number}"
     name = f"trial-{trial.number}"
-    trained = "curve" in trial.user_attrs
     return [
         ["train it in full, with three seeds", f"connsearch retrain {where} --seeds 0,1,2"],
-        *([["repeat the trial exactly", f"connsearch retrain {where} --exact"]] if trained else []),
-        *([["take it away, as PyTorch and ONNX", _export(where, name)]] if trained else []),
+        ["repeat the trial exactly", f"connsearch retrain {where} --exact"],
+        ["take it away, as PyTorch and ONNX", _export(where, name)],
     ]
 
 

@@ -129,5 +129,5 @@ class BlocksSpace(Config):
 def _counts(choice: Choice) -> list[int]:
     """Return values of a choice among which there is an even one if there is any at all."""
     if isinstance(choice, IntRange):
-        return [choice.low, min(choice.low + choice.step, choice.high)]
+        return list(range(choice.low, choice.high + 1, choice.step))[:2]
     return list(choice.values) if isinstance(choice, AnyOf) else values(choice)

@@ -99,6 +99,8 @@ def values(choice: Choice | Ways) -> list[Any]:
         return [choice.value]
     if isinstance(choice, AnyOf):
         return list(choice.values)
+    if isinstance(choice, IntRange):
+        return [choice.low, choice.low + (choice.high - choice.low) // choice.step * choice.step]
     return [choice.low, choice.high]
 
 

@@ -22,3 +22,8 @@ def error_of(objectives: Container[str]) -> str:
 def epoch_error(record: Mapping[str, Any], error: str) -> float:
     """Return an error of an epoch, from its record as plain data."""
     return float(1 - record["val_mean_iou"] if error == VAL_IOU_ERROR else record["val_error"])
+
+
+def compared_error(attrs: Mapping[str, Any]) -> float:
+    """Return the error that a finished trial is compared by; mean IoU is recorded only where it is that."""
+    return float(attrs.get(VAL_IOU_ERROR, attrs[VAL_ERROR]))

@@ -116,7 +116,8 @@ class SearchSpace(Config):
     """A set of networks, as `search_spaces/*.toml` describe it.
 
     Fields are those of `NetworkSpec`, most of them choices. A member has `stem_ratio`, or `compression`, only
-    where the first block, or every block, concatenates: other aggregations need sources of equal channels.
+    where the first block, or every block (of an encoder-decoder: some block), concatenates: other
+    aggregations need sources of equal channels.
 
     Raises:
         SpecError: if a value is wrong (the message names its place).

@@ -183,7 +183,7 @@ class Checkpoint:
 
     def _check_training(self, there: object) -> None:
         old, new = dict(leaves(there)), dict(leaves(self.training))
-        keys = sorted(old.keys() | new.keys())
+        keys = sorted((old.keys() | new.keys()) - {"model.network.name"})  # a network may be renamed
         differs = tuple(key for key in keys if old.get(key, _UNSET) != new.get(key, _UNSET))
         if differs:
             first = differs[0]

@@ -98,7 +98,11 @@ def _store() -> Store:
 
 
 def _cuda(device: str, launch: Launch) -> torch.device | None:
-    name = own_device(device, launch.local_rank)
+    try:
+        name = own_device(device, launch.local_rank)
+    except TrainError as error:
+        error.told = False  # the others may have a device, and say nothing
+        raise
     return None if name == "cpu" else torch.device(name)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -91,7 +92,7 @@ def _model(model: nn.Module) -> dict[str, Any]:
     if isinstance(model, Network | CompiledNetwork):
         described["network"] = model.spec.to_full_dict()
     if isinstance(model, CompiledNetwork):
-        described["program"] = hashlib.sha256(str(model.program).encode()).hexdigest()
+        described["program"] = hashlib.sha256(str(replace(model.program, name="")).encode()).hexdigest()
     return described
 
 

@@ -159,7 +159,7 @@ def task_of_split(split: Split, void: int = -1) -> Task:
     """Return the task that a split's labels are of; it need not show all classes."""
     if not split.dense:
         return Classification(int(split.labels.max()) + 1)
-    return Segmentation(int(torch.where(split.labels == void, 0, split.labels).max()) + 1, void)
+    return Segmentation(split.largest_label(void) + 1, void)
 
 
 def median_frequency(split: Split, n_classes: int, void: int = -1) -> Tensor:
@@ -176,6 +176,7 @@ def median_frequency(split: Split, n_classes: int, void: int = -1) -> Tensor:
     step = max(1, _AT_ONCE // split.labels[0].numel())
     for labels_BHW in torch.split(split.labels, step) if split.dense else ():
         for labels_HW in labels_BHW.cpu():
+            labels_HW = labels_HW.short()  # of 8 bits, 255 would be -1
             found_K = torch.bincount(labels_HW[labels_HW != void].long(), minlength=n_classes)[:n_classes]
             count_K += found_K
             among_K += found_K.sum() * (found_K > 0)

@@ -272,6 +272,12 @@ def test_folders_without_label_maps(tmp_path: Path) -> None:
         f"mask_folder(path={tmp_path / 'x'})",
         r"val/images/001.png: no label map masks/001\.\*: add it or remove",
     )
+    twice = missing.with_name("000.bmp")
+    twice.write_bytes(missing.with_name("000.png").read_bytes())
+    one_line(
+        f"mask_folder(path={tmp_path / 'x'})",
+        r"val/masks/000.png: 000.bmp lies beside it: which one is meant\? Remove one",
+    )
     write_folders(tmp_path / "y", random_images(2), ["cat", "dog"])
     one_line(f"mask_folder(path={tmp_path / 'y'})", r"y: no label maps: found no folders images/ and masks/")
 

@@ -111,6 +111,7 @@ def test_what_is_said_of_a_trial(study: Study, report: Report) -> None:
     assert command == f"connsearch retrain {study.directory} {report.front[0]} --seeds 0,1,2"
     assert report.details[FAILS]["notes"] == [f"why it failed: RuntimeError: {SCRIPT}"]
     assert "curve" not in report.details[FAILS]
+    assert "commands" not in report.details[FAILS]
 
 
 def test_directories_are_quoted_in_commands(tmp_path: Path) -> None:

@@ -307,6 +307,12 @@ def test_a_study_of_another_layout_is_no_start() -> None:
         _check_knobs(There(), StudyConfig(space=encoder))  # type: ignore[arg-type]
 
 
+def test_a_range_of_counts_ends_on_its_grid() -> None:
+    for high in (5, 6):
+        found = space(blocks={"count": {"low": 3, "high": high, "step": 2}})
+        assert [count for count in range(1, 9) if f"n_layers_down_{count}" in found.knobs()] == [1, 2, 3]
+
+
 def test_a_table_names_both_ways() -> None:
     def row(found: SearchSpace) -> tuple[str, str]:
         spec = member(found).spec

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
@@ -14,15 +15,19 @@ from rich.console import Console
 from connsearch.data import Augment, Dataset, Split, register_dataset
 from connsearch.data.registry import DATASETS
 from connsearch.errors import DataError, SpecError, StudyError
+from connsearch.plots.files import drawn_columns
 from connsearch.plots.scales import column_label
 from connsearch.search.config import StudyConfig
 from connsearch.search.failures import worst_values
-from connsearch.search.measures import epoch_error, error_of
+from connsearch.search.measures import compared_error, epoch_error, error_of
 from connsearch.search.progress import ConsoleProgress
 from connsearch.search.proxies.scores import PROXIES, measure_proxies
 from connsearch.search.pruning.stops import curves_of
+from connsearch.search.reading.pareto import ParetoFront
 from connsearch.search.reading.records import reference_point
 from connsearch.search.study import Study, check_data
+from connsearch.search.tournament.contestants import tournament_of
+from connsearch.search.transfer.studies import _taken
 
 VOID = 7
 IOU = {"val_iou_error": "minimize", "macs": "minimize"}
@@ -154,3 +159,31 @@ def test_progress_names_the_error() -> None:
         )
     assert "trial 0: IoU error 62.5 %, " in stream.getvalue()
     assert "best 62.5 % (trial 0)" in stream.getvalue()
+
+
+def test_a_tournament_is_of_wrong_pixels() -> None:
+    with pytest.raises(
+        SpecError, match=r"^objectives: a tournament ranks by val_error, .* put val_error in its"
+    ):
+        tournament_of(config())
+
+
+def test_mean_iou_is_in_a_record_only_where_studies_go_by_it() -> None:
+    assert compared_error({"val_error": 0.2}) == 0.2
+    assert compared_error({"val_error": 0.2, "val_iou_error": 0.6}) == 0.6
+
+
+def test_a_study_of_another_error_is_no_start(tmp_path: Path) -> None:
+    earlier = Study.from_config(tmp_path / "earlier", config(objectives={"val_error": "minimize"}))
+    earlier.run(1)
+    told = _taken(earlier.trials()[0], earlier.config.space, config())
+    assert told == "val_iou_error was no objective there"
+
+
+def test_a_picture_has_the_error_of_the_study_upright() -> None:
+    frame = pd.DataFrame(
+        {"trial": [0], "macs": [1.0], "params": [2.0], "val_error": [0.1], "val_iou_error": [0.5]}
+    )
+    front = ParetoFront.from_frame(frame, ("macs", "params", "val_iou_error"))
+    assert drawn_columns(front) == ("macs", "val_iou_error")
+    assert drawn_columns(ParetoFront.from_frame(frame, ("val_iou_error",))) == ("macs", "val_iou_error")

@@ -239,3 +239,12 @@ def test_each_process_asks_for_the_device_that_all_asked_for(
     monkeypatch.setattr("connsearch.train.session.train", trained)
     train_seeds(tmp_path, make_session(epochs=1), (0,), device="cuda")
     assert asked == ["cuda"]
+
+
+def test_a_network_may_be_renamed_in_between(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_seeds(tmp_path / "out", make_session(), (0,), watcher=Told(stop_after=2))
+    told, renamed = Told(), SPEC.model_copy(update={"name": "another"})
+    train_seeds(tmp_path / "out", make_session(spec=renamed), (0,), watcher=told)
+    assert told.epochs == [(1, True), (2, True), (3, False)]
+    assert load_trained(tmp_path / "out" / "seed-0" / "weights.safetensors").network.spec.name == "another"

@@ -157,3 +157,15 @@ def test_the_task_follows_from_the_labels() -> None:
     assert (type(task), task.void, task.weights) == (Classification, -1, None)
     with pytest.raises(DataError, match=r"dataset 'x': every training pixel is void \(5\)"):
         task_of(dataset(torch.full((2, 2, 2), VOID, dtype=torch.uint8)))
+
+
+def test_255_is_a_label_like_any_other_where_nothing_is_void() -> None:
+    """Compared as numbers of 8 bits, -1 would be 255."""
+    labels = torch.tensor([[[0, 1], [255, 1]]], dtype=torch.uint8).repeat(2, 1, 1)
+    split = Split(torch.zeros(2, 1, 2, 2), labels)
+    assert split.largest_label() == 255
+    assert split.largest_label(255) == 1
+    with pytest.raises(DataError, match="label 255 has no name, there are 2 classes"):
+        Dataset("maps", ("a", "b"), split, split, split)
+    weights = median_frequency(split, 256)
+    assert weights[[0, 1, 255]].tolist() == [1.0, 0.5, 1.0]

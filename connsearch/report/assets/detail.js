@@ -54,6 +54,9 @@ function showNetwork(detail) {
   const layout = data.layouts[detail.layout];
   byId("trial-network").hidden = !layout;
   byId("trial-no-network").hidden = Boolean(layout);
+  byId("trial-no-network").textContent = detail.left_out
+    ? "No network to draw: it was left out, as the page would have got too heavy."
+    : "No network to draw: the trial did not get so far.";
   if (!layout) return;
   const current = measure ?? telling(detail.edges);
   const most = drawGraph(byId("graph"), detail, layout, current);

@@ -21,6 +21,7 @@ from pydantic import Field
 from connsearch.config import Config
 from connsearch.errors import BudgetError
 from connsearch.search.failures import failure_of, reached
+from connsearch.search.measures import compared_error
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -87,7 +88,7 @@ def judge(prefilter: Prefilter, trials: Sequence[FrozenTrial]) -> Verdict:
     from connsearch.search.proxies.correlation import estimate, lead
 
     rows = [
-        (value, trial.user_attrs["cost"]["macs"], trial.user_attrs["val_error"])
+        (value, trial.user_attrs["cost"]["macs"], compared_error(trial.user_attrs))
         for trial in trials
         if reached(trial) and (value := trial.user_attrs.get(PROXIES_OF, {}).get(prefilter.proxy)) is not None
     ]

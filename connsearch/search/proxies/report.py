@@ -13,6 +13,7 @@ import numpy as np
 from connsearch.errors import StudyError
 from connsearch.files import write_whole
 from connsearch.search.failures import reached
+from connsearch.search.measures import compared_error
 from connsearch.search.proxies.correlation import FEWEST, Estimate, estimate, kendall, lead, partial, spearman
 from connsearch.search.proxies.prefilter import verdict_on
 from connsearch.search.proxies.scores import PROXIES, measure_proxies
@@ -153,7 +154,7 @@ def compare_proxies(
             device=device,
         )
         cost = {name: attrs["cost"][name] for name in _RIVALS}
-        rows.append({"trial": trial.number, "val_error": attrs["val_error"], **cost, **found})
+        rows.append({"trial": trial.number, "val_error": compared_error(attrs), **cost, **found})
         on_trial(done, len(ranked))
     frame = pd.DataFrame(rows).astype(dict.fromkeys(names, float))
     picked = [trial.number for trial in ranked if (verdict_on(trial) or {}).get("picks", False)]

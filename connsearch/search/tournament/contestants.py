@@ -22,6 +22,7 @@ from connsearch.search.blocks import WIDTH_RATIOS
 from connsearch.search.choices import AnyOf, Choice, Fixed, IntRange, Ways, middle, values
 from connsearch.search.given import Given
 from connsearch.search.layouts import NUMBERS, PER_NETWORK
+from connsearch.search.measures import VAL_ERROR, VAL_IOU_ERROR
 from connsearch.search.space import Member, SearchSpace
 from connsearch.spec.aggregations import AGGREGATIONS
 from connsearch.text import si
@@ -130,8 +131,15 @@ def tournament_of(config: StudyConfig) -> StudyConfig:
     Categories besides topology and aggregation that are choices (stem, unit, ...) take their first value.
 
     Raises:
-        SpecError: if fewer than two different networks meet the budget, or a value is wrong.
+        SpecError: if fewer than two different networks meet the budget, a value is wrong, or the study
+            compares by mean IoU.
     """
+    if VAL_IOU_ERROR in config.objectives:
+        raise SpecError(
+            f"a tournament ranks by {VAL_ERROR}, the share of wrong pixels, this study by {VAL_IOU_ERROR}: "
+            f"put {VAL_ERROR} in its place",
+            place="objectives",
+        )
     table = config.tournament or TournamentConfig()
     space = _one_shape(config.space, table)
     contestants, left_out = _contestants(space)
@@ -296,9 +304,9 @@ class Shape:
 
 
 def shape_of(config: StudyConfig) -> Shape:
-    """Return the shape of a tournament; what is not the default of other categories is named."""
+    """Return the shape of a tournament; what else is not the default is named."""
     space, blocks = config.space, config.space.blocks
-    homes = {**dict.fromkeys(PER_NETWORK, space), "unit": blocks}
+    homes = {**dict.fromkeys((*PER_NETWORK, *NUMBERS), space), "unit": blocks}
     chosen = {name: getattr(home, name) for name, home in homes.items()}
     usual = {name: type(home).model_fields[name].default for name, home in homes.items()}
     others = [f"{name} {_fixed(chosen[name])}" for name in chosen if chosen[name] != usual[name]]

@@ -15,7 +15,7 @@ from connsearch.errors import BudgetError, SpecError, StudyError
 from connsearch.search.choices import Choice, Fixed, values
 from connsearch.search.failures import reached
 from connsearch.search.layouts import CATEGORIES, base_name
-from connsearch.search.measures import ERRORS, error_of
+from connsearch.search.measures import ERRORS, VAL_IOU_ERROR, error_of
 from connsearch.search.space import SearchSpace, label
 from connsearch.search.transfer.places import at, holds, place, spread
 from connsearch.search.transfer.warm_start import Earlier, EarlierTrial, WarmStart
@@ -124,7 +124,10 @@ def _taken(trial: FrozenTrial, old: SearchSpace, config: StudyConfig) -> Earlier
     except (BudgetError, SpecError) as problem:
         return f"not within this study's budget ({problem})"
     counted = {name: float(getattr(cost, name)) for name in config.objectives if name not in ERRORS}
-    error = float(trial.user_attrs[error_of(config.objectives)])
+    kind = error_of(config.objectives)
+    if kind == VAL_IOU_ERROR and VAL_IOU_ERROR not in trial.user_attrs:
+        return f"{VAL_IOU_ERROR} was no objective there"
+    error = float(trial.user_attrs[kind])
     return EarlierTrial(trial=trial.number, knobs=searched, error=error, counted=counted)
 
 
