@@ -237,7 +237,7 @@ class Depthwise(Aggregation):
 
     def footprint(self, n: int) -> Footprint:
         """One normalised source at a time; all sources are kept for the gradient of the weights."""
-        return Footprint(temporaries=int(self.form == "normalized"), saves_sources=True)
+        return Footprint(temporaries=int(self.form == "normalized" and n > 1), saves_sources=True)
 
 
 @register_aggregation("gated")
