@@ -101,13 +101,13 @@ def check_nothing_lost_or_run_twice(study: Study, run: Run) -> None:
 
 def kill_two(study: Study, rng: random.Random, *, between: Callable[[], object] = lambda: None) -> Run:
     run = Run(study, TRIALS)
-    first = rng.randrange(1, TRIALS // 2)
+    first = rng.randrange(1, TRIALS // 3)  # so that workers are still at work when the second one is killed
     run.until(lambda: len(run.ended) >= first)
-    time.sleep(rng.random() / 2)
+    time.sleep(rng.random() / 10)
     run.kill(rng)
     between()
     run.until(lambda: len(run.ended) >= first + 3)
-    time.sleep(rng.random() / 2)
+    time.sleep(rng.random() / 10)
     run.kill(rng)
     run.wait()
     assert sum("died (SIGKILL)" in note for note in run.notes) == 2
