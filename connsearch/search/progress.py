@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Self
 
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from connsearch.search.hooks import Progress
 from connsearch.search.measures import VAL_ERROR, VAL_IOU_ERROR, epoch_error
@@ -15,10 +12,11 @@ from connsearch.search.members import describe
 from connsearch.search.objective import Outcome
 from connsearch.search.space import Member
 from connsearch.text import duration, human
+from connsearch.train.live import LiveLine
 from connsearch.train.result import EpochRecord
 
 
-class ConsoleProgress:
+class ConsoleProgress(LiveLine):
     """Shows each finished trial as a line, and the running one, best, rate and time left as a live line.
 
     Args:
@@ -39,27 +37,18 @@ class ConsoleProgress:
         best: tuple[float, int] | None = None,
         error: str = VAL_ERROR,
     ) -> None:
-        self.total, self.done, self.epochs, self.console = total, done, epochs, console
+        super().__init__(console)
+        self.total, self.done, self.epochs = total, done, epochs
         self.best, self.error = best, error
         self.ran = 0
         self.started = time.monotonic()
         self._members: dict[int, Member] = {}
         self._running: dict[int, str] = {}
-        self._live: Live | None = Live(console=console, transient=True) if console.is_terminal else None
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._live is not None:
-            self._live.__exit__(None, None, None)
 
     def hooks(self) -> Progress:
         """Return what a study calls."""
         return Progress(
-            self._trial_started, self._epoch_ended, self._trial_ended, self._trial_dropped, self._note
+            self._trial_started, self._epoch_ended, self._trial_ended, self._trial_dropped, self.note
         )
 
     def _trial_started(self, number: int, member: Member) -> None:
@@ -91,25 +80,21 @@ class ConsoleProgress:
                 f"trial {number}: {self._word} {human(self.error, error)}, "
                 f"{human('macs', outcome.cost.macs)}MACs, {what}, {outcome.training.seconds:.1f} s{end}"
             )
-        parts = [line] if self._live is not None else [line, *self._standing()]
-        self.console.print(Text(f"[{self.done}/{self.total}] {' · '.join(parts)}"), soft_wrap=True)
+        parts = [line] if self.is_live else [line, *self._standing()]
+        self.note(f"[{self.done}/{self.total}] {' · '.join(parts)}")
         self._show(number, "")
 
     def _trial_dropped(self, number: int) -> None:
         self._members.pop(number, None)
         self._show(number, "")
 
-    def _note(self, text: str) -> None:
-        self.console.print(Text(text), soft_wrap=True)
-
     def _show(self, number: int, running: str) -> None:
         self._running.pop(number, None)
         if running:
             self._running[number] = running
-        if self._live is None:
-            return
-        parts = [f"{self.done}/{self.total} trials", *self._standing(), *self._running.values()]
-        self._live.update(Text(" · ".join(parts), overflow="ellipsis", no_wrap=True))
+        if self.is_live:
+            parts = [f"{self.done}/{self.total} trials", *self._standing(), *self._running.values()]
+            self.show(" · ".join(parts))
 
     def _standing(self) -> list[str]:
         """Return the best so far, the rate and the time left, as far as they are known."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Self
 
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from connsearch.text import duration, human
 from connsearch.train.finished import SeedResult
+from connsearch.train.live import LiveLine
 from connsearch.train.result import EpochRecord
 
 
@@ -30,7 +28,7 @@ class Watcher:
         """Take a remark."""
 
 
-class ConsoleWatcher(Watcher):
+class ConsoleWatcher(LiveLine, Watcher):
     """Shows a line for each seed, and for each epoch a live line on a terminal, a plain one elsewhere.
 
     Args:
@@ -41,25 +39,15 @@ class ConsoleWatcher(Watcher):
     """
 
     def __init__(self, console: Console) -> None:
-        self.console, self.about = console, ""
+        super().__init__(console)
+        self.about = ""
         self._seed, self._epochs, self._done = 0, 0, 0
         self._last = 0.0  # when an epoch ended
-        self._live: Live | None = Live(console=console, transient=True) if console.is_terminal else None
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._live is not None:
-            self._live.__exit__(None, None, None)
 
     def seed_started(self, seed: int, epochs: int) -> None:
         """Show that a seed begins."""
         self._seed, self._epochs, self._done, self._last = seed, epochs, 0, 0.0
-        if self._live is not None:
-            self._live.update(self._line(f"epoch 1/{epochs}"))
+        self.show(self._line(f"epoch 1/{epochs}"))
 
     def epoch_ended(self, record: EpochRecord, *, again: bool = False) -> None:
         """Show an epoch: errors, its time, the time left."""
@@ -67,7 +55,7 @@ class ConsoleWatcher(Watcher):
             self._done = record.epoch
             return
         if self._done:
-            self.note(self._line(f"goes on after epoch {self._done}").plain)
+            self.note(self._line(f"goes on after epoch {self._done}"))
             self._done = 0
         now = time.monotonic()
         seconds = max(record.seconds, now - self._last if self._last else 0.0)  # with the time of validation
@@ -83,10 +71,10 @@ class ConsoleWatcher(Watcher):
         if left := self._epochs - record.epoch:
             parts.append(f"about {duration(left * seconds)} left")
         line = self._line(", ".join(parts))
-        if self._live is not None:
-            self._live.update(line)
+        if self.is_live:
+            self.show(line)
         else:
-            self.note(line.plain)
+            self.note(line)
 
     def seed_ended(self, result: SeedResult, *, now: bool) -> None:
         """Print what a seed reached."""
@@ -98,11 +86,7 @@ class ConsoleWatcher(Watcher):
             if result.test_mean_iou is not None:
                 text += f", test mean IoU {100 * result.test_mean_iou:.1f} %"
             text += f", {result.epochs} epochs in {duration(result.seconds)}"
-        self.note(self._line(text if now else f"{text}, trained before").plain)
+        self.note(self._line(text if now else f"{text}, trained before"))
 
-    def note(self, text: str) -> None:
-        """Print a remark."""
-        self.console.print(Text(text), soft_wrap=True)
-
-    def _line(self, text: str) -> Text:
-        return Text(f"{self.about}seed {self._seed}: {text}", overflow="ellipsis", no_wrap=True)
+    def _line(self, text: str) -> str:
+        return f"{self.about}seed {self._seed}: {text}"

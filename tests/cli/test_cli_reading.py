@@ -11,41 +11,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import SPACE, STUDY, Call, Result
+from made_up_study import made_up_study
+from tiny import Call, Result
 
-from connsearch.cost import network_cost
 from connsearch.search.config import StudyConfig
-from connsearch.search.objective import Outcome
 from connsearch.search.study import Study
-from connsearch.spec.network import NetworkSpec
-from connsearch.train.result import EpochRecord, TrainResult
 
 N = 16
-FAIL = (3, 9)  # trials
-
-
-def outcome(spec: NetworkSpec, train_config: object, *, trial: int, **_: object) -> Outcome:
-    """Fail with some trials; else an error that falls with the cost, in two epochs."""
-    if trial in FAIL:
-        raise RuntimeError("no such luck")
-    cost = network_cost(spec)
-    error = round(20_000 / cost.macs, 4)
-    curve = tuple(EpochRecord(epoch, 0.1, 1.5, 0.5, 1.5, error, 0.25) for epoch in (1, 2))
-    return Outcome(cost, TrainResult(curve, diverged=False, seconds=0.5))
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a study in `d`, two of whose trials failed."""
-    path = tmp_path_factory.mktemp("reading")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path)
-        patch.setattr("connsearch.search.attempt.evaluate_network", outcome)
-        patch.setattr("os.fsync", lambda file: None)
-        Path("space.toml").write_text(SPACE)
-        Path("study.toml").write_text(STUDY)
-        Study.from_config("d", StudyConfig.from_toml("study.toml")).run(N, device="cpu")
-    return path
+    return made_up_study(tmp_path_factory.mktemp("reading"), N)
 
 
 @pytest.fixture

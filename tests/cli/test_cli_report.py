@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from made_up_study import made_up_study
 from tiny import Call, Result
 
 N = 3
@@ -14,21 +15,7 @@ N = 3
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a study in `d`."""
-    from test_cli_reading import outcome
-    from tiny import SPACE, STUDY
-
-    from connsearch.search.config import StudyConfig
-    from connsearch.search.study import Study
-
-    path = tmp_path_factory.mktemp("report")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path)
-        patch.setattr("connsearch.search.attempt.evaluate_network", outcome)
-        patch.setattr("os.fsync", lambda file: None)
-        Path("space.toml").write_text(SPACE)
-        Path("study.toml").write_text(STUDY)
-        Study.from_config("d", StudyConfig.from_toml("study.toml")).run(N, device="cpu")
-    return path
+    return made_up_study(tmp_path_factory.mktemp("report"), N)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -40,14 +39,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
         Path("study.toml").write_text(STUDY)
         result = CliRunner().invoke(app, ["run", "study.toml", "--device", "cpu"], catch_exceptions=False)
     return here, Result(result.exit_code, result.stdout, result.stderr)
-
-
-@pytest.fixture
-def ran(finished: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, a copy of the one in which the study has run."""
-    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 # ---- plan ----------------------------------------------------------------------------------------------

@@ -42,14 +42,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
         return here, call("retrain", "d", "--front", "--seeds", "0,1", "--device", "cpu", *files)
 
 
-@pytest.fixture
-def ran(finished: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, a copy of the finished one."""
-    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 # ---- train ---------------------------------------------------------------------------------------------
 
 
