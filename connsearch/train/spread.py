@@ -40,7 +40,10 @@ class Spread:
         """
         mean = statistics.fmean(values)
         deviation = statistics.stdev(values) if len(values) > 1 else None
-        return cls(tuple(values), mean, deviation, _interval(mean, deviation, len(values)))
+        n, interval = len(values), None
+        if deviation is not None and n >= FEWEST:
+            interval = student_interval(mean, deviation / math.sqrt(n), n - 1)
+        return cls(tuple(values), mean, deviation, interval)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; what is not known is None."""
@@ -80,11 +83,19 @@ class Spread:
         return f"{text}; mean at 95 %: {low:.2f} to {high:.2f} %"
 
 
-def _interval(mean: float, deviation: float | None, n: int) -> tuple[float, float] | None:
-    """Return Student's interval of a mean: `mean -+ t(n - 1) deviation / sqrt(n)`."""
-    if deviation is None or n < FEWEST:
-        return None
+def student_interval(middle: float, error: float, freedom: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return Student's interval: middle -+ t error, with t the quantile at (1 + level) / 2.
+
+    Args:
+        middle: What is estimated.
+        error: Its standard error.
+        freedom: Degrees of freedom of that, at least 1.
+        level: How often such intervals hold the truth.
+
+    >>> [round(end, 3) for end in student_interval(0.11, 0.01 / 3**0.5, 2)]
+    [0.085, 0.135]
+    """
     from scipy.special import stdtrit
 
-    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * deviation / math.sqrt(n)
-    return mean - half, mean + half
+    half = float(stdtrit(freedom, (1 + level) / 2)) * error
+    return middle - half, middle + half

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from connsearch.train.spread import student_interval
+
 Floats = npt.NDArray[np.float64]
 
 LEVEL = 0.95
@@ -119,12 +121,7 @@ class StudentMean:
 
 
 def _student(middle: float, error: float, freedom: int, level: float) -> Interval:
-    from scipy.special import stdtrit
-
-    if freedom < 1:
-        return UNKNOWN
-    half = float(stdtrit(freedom, (1 + level) / 2)) * error
-    return Interval(middle - half, middle + half)
+    return Interval(*student_interval(middle, error, freedom, level)) if freedom >= 1 else UNKNOWN
 
 
 def student_means(groups: Sequence[Sequence[float]]) -> list[StudentMean]:
