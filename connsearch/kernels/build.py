@@ -1,7 +1,7 @@
 """Compiling the kernels of the CPU, once on each machine: with which compiler, and why not.
 
-A library computes with one type of maps. It is compiled when it is first needed, in a few seconds, and kept
-in `$CONNSEARCH_CACHE` or `~/.cache/connsearch` under a name made of all that it depends on.
+A library computes with one type of maps. It is compiled when it is first needed, in ten to twenty
+seconds, and kept in `$CONNSEARCH_CACHE` or `~/.cache/connsearch` under a name made of all that it depends on.
 """
 
 from __future__ import annotations
@@ -41,12 +41,18 @@ def why_not(value: str = "float32") -> str | None:
     Compiles what is not there yet. The first time in a process that there is a reason, it is shown too.
     """
     reason = _reason(value)
-    if reason is not None and not _shown:
+    if reason is not None:
+        notice(reason)
+    return reason
+
+
+def notice(reason: str) -> None:
+    """Show why PyTorch runs in place of kernels, the first time in a process that there is a reason."""
+    if not _shown:
         _shown.append(reason)
         warnings.warn(
-            f"{reason}; plain PyTorch runs in place of kernels, which is slower", KernelNotice, stacklevel=2
+            f"{reason}; plain PyTorch runs in place of kernels, which is slower", KernelNotice, stacklevel=3
         )
-    return reason
 
 
 _shown: list[str] = []

@@ -7,7 +7,6 @@ An implementation is a function of the same name and arguments as the reference,
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
@@ -24,16 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 BACKENDS = ("reference", "cpu", "triton")
-
-
-class _Forced(threading.local):
-    """Backends that were asked for, the innermost last; of each thread its own."""
-
-    def __init__(self) -> None:
-        self.backends: list[str] = []
-
-
-_forced = _Forced()
+CPU = torch.device("cpu")
 
 
 class Choice(NamedTuple):
@@ -48,48 +38,58 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(device: str, dtype: torch.dtype) -> Choice:
-    """Return which implementation runs for maps on a device of that type.
+_asked: list[Choice] = []
+"""What `use_backend` was called with, the innermost last."""
+
+
+def choose(device: str | torch.device, dtype: torch.dtype) -> Choice:
+    """Return which implementation runs for maps on a device (default of its type: the current one).
 
     >>> choose("meta", torch.float32).backend
     'reference'
     """
-    if _forced.backends:
-        return Choice(_forced.backends[-1], "asked for")
+    if _asked:
+        return _asked[-1]
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())
     return _choose(device, dtype)
 
 
 @cache
-def _choose(device: str, dtype: torch.dtype) -> Choice:
+def _choose(device: torch.device, dtype: torch.dtype) -> Choice:
     if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         return Choice("reference", f"no kernel computes with {dtype}")
-    if device == "cpu":
+    if device.type == "cpu":
         from connsearch.kernels.build import why_not
 
         reason = why_not(str(dtype).removeprefix("torch."))
         return Choice("reference", reason) if reason else Choice("cpu", "compiled for this processor")
-    if device == "cuda":
+    if device.type == "cuda":
         from connsearch.kernels.tritonic import why_not as why_no_triton
 
-        reason = why_no_triton()
+        reason = why_no_triton(device.index)
         return Choice("reference", reason) if reason else Choice("triton", "compiled for this GPU")
-    return Choice("reference", f"no kernel runs on {device}")
+    return Choice("reference", f"no kernel runs on {device.type}")
 
 
 @contextmanager
 def use_backend(backend: str) -> Iterator[None]:
-    """Run one implementation wherever a kernel is called inside, to compare or to test it.
+    """Run one implementation wherever a kernel is called meanwhile, to compare or to test it.
+
+    In all threads: on a GPU, autograd goes backward in threads of its own.
 
     Raises:
         KernelError: if there is no such backend.
     """
     if backend not in BACKENDS:
         raise KernelError(f"unknown backend {backend!r}: use {', '.join(BACKENDS)}")
-    _forced.backends.append(backend)
+    asked = Choice(backend, "asked for")
+    _asked.append(asked)
     try:
         yield
     finally:
-        _forced.backends.pop()
+        _asked[:] = [choice for choice in _asked if choice is not asked]
 
 
 def dispatched(reference: Callable[P, R], *, written: str | None = None) -> Callable[P, R]:
@@ -135,7 +135,7 @@ def _first(args: Sequence[Any]) -> Tensor:
 
 
 def _backend(like: Tensor) -> str:
-    return choose("cpu" if like.is_cpu else like.device.type, like.dtype).backend
+    return choose(CPU if like.is_cpu else like.device, like.dtype).backend
 
 
 @cache

@@ -200,11 +200,12 @@ private:
     A* lanes_;
 };
 
-// Blocks that a thread computes whole: of NCHW some channels of all images, else some rows.
-inline std::vector<Block> blocks_of(const Job& job, int threads) {
+// Blocks that a thread computes whole: of NCHW some channels of all images, else some rows, so many that the
+// sums of all blocks are small beside a map.
+inline std::vector<Block> blocks_of(const Job& job, int threads, int64_t n_sums) {
     std::vector<Block> blocks;
     if (job.last) {
-        const int64_t rows = job.B * job.HW, at_once = std::max<int64_t>(256, (rows + 63) / 64);
+        const int64_t rows = job.B * job.HW, at_once = std::max({int64_t{256}, (rows + 63) / 64, 4 * n_sums});
         for (int64_t r = 0; r < rows; r += at_once)
             blocks.push_back({r, std::min(rows, r + at_once), 0, job.C});
         return blocks;
@@ -220,7 +221,7 @@ inline std::vector<Block> blocks_of(const Job& job, int threads) {
 // still in a cache: first(block, sums), finish(c0, c1, totals n_sums (c1 - c0)), second(block).
 template <class A, bool Last, class First, class Finish, class Second>
 void summed(const Job& job, int threads, int64_t n_sums, First first, Finish finish, Second second) {
-    const auto blocks = blocks_of(job, threads);
+    const auto blocks = blocks_of(job, threads, n_sums);
     const int64_t n_blocks = blocks.size();
     if constexpr (!Last) {
         parallel(threads, n_blocks, [&](int64_t i) {
@@ -234,14 +235,17 @@ void summed(const Job& job, int threads, int64_t n_sums, First first, Finish fin
         });
     } else {
         const int64_t n = n_sums * job.C;
-        std::vector<double> totals(std::max<int64_t>(1, n_blocks) * n);
+        std::vector<A> of_blocks(n_blocks * n);
         parallel(threads, n_blocks, [&](int64_t i) {
-            Sums<A, Last> sums(job, blocks[i], n_sums, totals.data() + i * n);
+            std::vector<double> totals(n);
+            Sums<A, Last> sums(job, blocks[i], n_sums, totals.data());
             first(blocks[i], sums);
             sums.flush();
+            std::copy(totals.begin(), totals.end(), of_blocks.begin() + i * n);
         });
-        for (int64_t i = 1; i < n_blocks; ++i)
-            for (int64_t k = 0; k < n; ++k) totals[k] += totals[i * n + k];
+        std::vector<double> totals(n);
+        for (int64_t i = 0; i < n_blocks; ++i)
+            for (int64_t k = 0; k < n; ++k) totals[k] += of_blocks[i * n + k];
         finish(0, job.C, totals.data());
         parallel(threads, n_blocks, [&](int64_t i) { second(blocks[i]); });
     }

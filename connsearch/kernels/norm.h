@@ -101,7 +101,7 @@ INLINE void each_gradient(const Job& job, const Tile& tile, int64_t s, const Map
     vectors<A>(tile.n, [&](int64_t i, auto lanes) {
         const Vec<A> n = (load(h + i, lanes) - mean(i, lanes)) * rstd(i, lanes);
         Vec<A> grad = load(g + i, lanes);
-        if (relu) grad = n * weight(i, lanes) + bias(i, lanes) > 0 ? grad : Vec<A>{};
+        if (relu) grad = n * weight(i, lanes) + bias(i, lanes) <= 0 ? Vec<A>{} : grad;
         f(i, lanes, n, grad);
     });
 }

@@ -26,8 +26,12 @@ NUMBERS = [
         "n_outputs",
         "before",
         "c_tiles",
+        "n_sums",
+        "biased",
+        "added",
+        "centred",
     ),
-    *("pitch", "pitch_x", "pitch_y", "steps", "chunk"),
+    *("pitch", "pitch_x", "pitch_y", "steps", "chunk", "relu"),
 ]
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
@@ -45,6 +49,15 @@ def kernel(function: Callable[..., Any]) -> Any:
 def aligned(n, ALIGN: tl.constexpr):
     """Return n, which is a multiple of ALIGN, so that the compiler knows it too."""
     return n // ALIGN * ALIGN
+
+
+@triton.jit
+def tile_of(c_tiles, LAST: tl.constexpr):
+    """Return which tile of pixels, and of channels, a program makes: the next program's lies beside it."""
+    if LAST:
+        return tl.program_id(0) // c_tiles, tl.program_id(0) % c_tiles
+    else:
+        return tl.program_id(0), tl.program_id(1)
 
 
 @triton.jit
@@ -110,6 +123,18 @@ def along(vector, c, n_channels, LAST: tl.constexpr, ALIGN: tl.constexpr):
     if LAST:
         n_channels = aligned(n_channels, ALIGN)
     return tl.load(vector + c, mask=c < n_channels, other=0.0)
+
+
+@triton.jit
+def rectified(h, relu):
+    """Return max(h, 0) if relu, else h. NaN stays NaN, so that a network that diverges shows it."""
+    return tl.where(both(h < 0, relu != 0), 0.0, h)
+
+
+@triton.jit
+def let_through(g, z, relu):
+    """Return the gradient g where max(z, 0) lets it through, if relu. As in torch, where z is NaN it does."""
+    return tl.where(both(z <= 0, relu != 0), 0.0, g)
 
 
 @triton.jit

@@ -5,16 +5,20 @@ Nothing here imports Triton: a machine without it can ask why.
 Shapes: B C H W maps; P = H W pixels of an image; N pixels of all images that a channel's vector belongs to.
 A map lies natively if it is dense, or a slice of channels of a dense map. One number, its pitch, then says
 where it lies: what lies between an image and the next (NCHW), or a pixel and the next (channels_last).
+
+Triton compiles a kernel for each pattern of constants and of aligned pointers, in up to some seconds. What
+differs from network to network is therefore an argument: numbers, how many maps of a tuple there are, whether
+there is a bias. Left are the dtype, the layout, what widths are multiples of (1, 4 or 8), two sizes of tiles,
+eps, and few forms of each kernel: some dozens of compilations for all networks of a search together.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -28,24 +32,24 @@ ALIGNED = 16  # bytes of the widest load
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-@cache
-def why_not() -> str | None:
-    """Return why kernels written in Triton cannot run here, None if they can."""
+def why_not(index: int | None = None) -> str | None:
+    """Return why kernels in Triton cannot run on a GPU (default: the current one), None if they can."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     if os.environ.get("TRITON_INTERPRET") == "1":
         return None
     if not torch.cuda.is_available():
         return "there is no GPU"
-    major, minor = torch.cuda.get_device_capability()
+    major, minor = torch.cuda.get_device_capability(index)
     if major < 8:
         return f"the GPU's compute capability is {major}.{minor}, kernels need 8.0"
     return None
 
 
 def lies_last(x: Tensor) -> bool:
-    """Return whether kernels take a map as channels_last: it lies so natively and is not NCHW."""
-    return pitch_of(x, last=False) is None and pitch_of(x, last=True) is not None
+    """Return whether kernels take a map as channels_last: it lies so, and is of one pixel or not NCHW."""
+    one_pixel = x.shape[2] * x.shape[3] == 1
+    return (one_pixel or pitch_of(x, last=False) is None) and pitch_of(x, last=True) is not None
 
 
 def pitch_of(x: Tensor, *, last: bool) -> int | None:
@@ -55,23 +59,35 @@ def pitch_of(x: Tensor, *, last: bool) -> int | None:
     >>> pitch_of(wide[:, 2:5], last=True), pitch_of(wide, last=False)
     (8, None)
     """
-    _, C, H, W = x.shape
+    return _pitch(x.shape, x.stride(), last)
+
+
+@lru_cache(maxsize=4096)
+def _pitch(shape: torch.Size, strides: tuple[int, ...], last: bool) -> int | None:
+    _, C, H, W = shape
     axes = (3, 2, 0) if last else (0,)
     spans = {3: 1, 2: W, 0: H * W} if last else {0: 1}
-    pitch = next((x.stride(a) // spans[a] for a in axes if x.shape[a] > 1), C if last else C * H * W)
+    pitch = next((strides[a] // spans[a] for a in axes if shape[a] > 1), C if last else C * H * W)
     native = (H * W * pitch, 1, W * pitch, pitch) if last else (pitch, H * W, W, 1)
-    fits = all(n < 2 or s == t for n, s, t in zip(x.shape, x.stride(), native, strict=True))
+    fits = all(n < 2 or s == t for n, s, t in zip(shape, strides, native, strict=True))
     return pitch if fits and pitch >= (C if last else C * H * W) else None
 
 
 def native(x: Tensor, *, last: bool, dense: bool = False) -> Tensor:
     """Return a map that lies natively, or densely: itself, or a copy."""
+    return x if _lies(x, last, dense) else _laid(x, last)
+
+
+def _lies(x: Tensor, last: bool, dense: bool) -> bool:
     pitch = pitch_of(x, last=last)
+    if pitch is None or not dense:
+        return pitch is not None
     _, C, H, W = x.shape
-    if pitch is not None and not (dense and pitch != (C if last else C * H * W)):
-        return x
-    copy = new_map(x.shape, x, last=last)
-    return copy.copy_(x)
+    return pitch == (C if last else C * H * W)
+
+
+def _laid(x: Tensor, last: bool) -> Tensor:
+    return new_map(x.shape, x, last=last).copy_(x)
 
 
 def natives(maps: Sequence[Tensor], *, last: bool, dense: bool = False) -> list[Tensor]:
@@ -79,8 +95,7 @@ def natives(maps: Sequence[Tensor], *, last: bool, dense: bool = False) -> list[
 
     Triton compiles a kernel for each pattern of aligned and other pointers; so there is only one.
     """
-    lying = [native(x, last=last, dense=dense) for x in maps]
-    return [x if is_aligned(x) else new_map(x.shape, x, last=last).copy_(x) for x in lying]
+    return [x if is_aligned(x) and _lies(x, last, dense) else _laid(x, last) for x in maps]
 
 
 def is_aligned(x: Tensor) -> bool:
@@ -122,15 +137,16 @@ def check_maps(maps: Sequence[Tensor], *, widths: Sequence[int] | None = None) -
     if not maps:
         raise KernelError("no maps: a kernel needs one or more")
     first = maps[0]
+    dtype, device = first.dtype, first.device
     if first.dim() != 4 or first.numel() == 0 or first.dtype not in DTYPES:
         raise KernelError(f"a map is {first.dtype} {tuple(first.shape)}: need floats B C H W, none of them 0")
-    B, C, H, W = first.shape
+    B, _, H, W = shape = tuple(first.shape)
     for i, x in enumerate(maps):
-        shape = (B, widths[i] if widths else C, H, W)
-        if (tuple(x.shape), x.dtype, x.device) != (shape, first.dtype, first.device):
+        if widths:
+            shape = (B, widths[i], H, W)
+        if x.shape != shape or x.dtype is not dtype or x.device != device:
             raise KernelError(
-                f"map {i} is {x.dtype} {tuple(x.shape)} on {x.device}, "
-                f"beside {first.dtype} {shape} on {first.device}"
+                f"map {i} is {x.dtype} {tuple(x.shape)} on {x.device}, beside {dtype} {shape} on {device}"
             )
 
 
@@ -166,8 +182,13 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> No
         kernel[grid](*args, enable_fp_fusion=True, **options)
 
 
-def pointers(maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """Return maps as arguments of a kernel that sums them: all in a tuple, or the first ones and a table.
+def run(kernel: Any, cut: Tiles, *args: Any, **options: Any) -> None:
+    """Run a kernel with a program for each tile, which tells it of them."""
+    launch(kernel, cut.programs, *args, c_tiles=cut.c_tiles, **cut.sizes(), **options)
+
+
+def pointers(maps: Sequence[Tensor], length: int = POINTERS) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """Return maps as arguments of a kernel that sums them: a tuple of a length, and of more a table.
 
     Loops over tuples are unrolled: a kernel over 64 of them takes a minute to compile and runs out of
     registers. A loop over a table is compiled once for any number of maps. The table is written by a
@@ -175,23 +196,22 @@ def pointers(maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor | None]
     """
     from connsearch.kernels.tiles import table_kernel
 
-    if len(maps) <= POINTERS:
-        return padded(maps), None
+    if len(maps) <= length:
+        return padded(maps, length), None
     table = torch.empty(len(maps), dtype=torch.int64, device=maps[0].device)
     for i in range(0, len(maps), SOURCES):
         some = maps[i : i + SOURCES]
-        full = (*some, *[some[0]] * (SOURCES - len(some)))
-        launch(table_kernel, (1,), full, table[i:], len(some), LENGTH=SOURCES)
-    return tuple(maps[:POINTERS]), table
+        launch(table_kernel, (1,), padded(some, SOURCES), table[i:], len(some), LENGTH=SOURCES)
+    return tuple(maps[:length]), table
 
 
-def padded(values: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the values and the first one again, up to a power of two: few lengths, few kernels.
+def padded(values: Sequence[Any], length: int | None = None) -> tuple[Any, ...]:
+    """Return the values and the first one again, up to a length (default: a power of two).
 
-    >>> padded([5, 6, 7])
-    (5, 6, 7, 5)
+    >>> padded([5, 6, 7]), padded([5], 2)
+    ((5, 6, 7, 5), (5, 5))
     """
-    length = power_of_two(len(values))
+    length = length or power_of_two(len(values))
     return (*values, *[values[0]] * (length - len(values)))
 
 
@@ -213,10 +233,8 @@ def channel_block(widths: Sequence[int], most: int = 64) -> int:
     """Return how many channels a tile has: many, unless that leaves more than a fifth of the tiles empty.
 
     >>> channel_block([128]), channel_block([24, 12, 12]), channel_block([3])
-    (64, 16, 4)
+    (64, 16, 16)
     """
-    if max(widths) < 16:
-        return power_of_two(max(widths))
     choices = [block for block in (64, 32, 16) if block <= most]
     held = {block: sum(-(-w // block) * block for w in widths) for block in choices}
     return next(b for b in choices if held[b] <= max(1.2 * sum(widths), min(held.values())))
@@ -232,7 +250,7 @@ class Tiles(NamedTuple):
         n_pixels: Pixels of an image.
         block_c, block_n: Channels and pixels of a tile.
         c_tiles: Tiles side by side: of all sources, if there are several.
-        align: What numbers of channels (channels_last) or pixels (NCHW) are multiples of.
+        align: What numbers of channels (channels_last) or pixels (NCHW) are multiples of: 1, 4 or 8.
     """
 
     last: bool
@@ -251,8 +269,17 @@ class Tiles(NamedTuple):
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """A program for each tile."""
+        """A program for each tile: of pixels, of channels, of a group."""
         return self.n_tiles, self.c_tiles, self.groups
+
+    @property
+    def programs(self) -> tuple[int, int, int]:
+        """A program for each tile, in the order in which tiles lie in memory: see `tiles.tile_of`."""
+        return self.chunks(self.n_tiles)
+
+    def chunks(self, n: int) -> tuple[int, int, int]:
+        """Return programs for so many chunks of the tiles of a group."""
+        return (n * self.c_tiles, 1, self.groups) if self.last else (n, self.c_tiles, self.groups)
 
     def over(self, widths: Sequence[int]) -> Tiles:
         """Return the tiles of sources of so many channels, cut alike."""
@@ -278,24 +305,23 @@ def tiles(
     sums: bool = False,
     widths: Sequence[int] = (),
 ) -> Tiles:
-    """Cut maps that lie natively into tiles.
+    """Cut maps that lie natively into tiles, of few sizes: each is a compilation of its own.
 
     Args:
         sums: Whether each tile leaves sums behind: then they are larger, to leave fewer.
         widths: Channels of the sources that the maps' channels are cut into, one after another.
     """
     B, C, H, W = maps[0].shape
-    widths = widths or [C]
-    elements, most = (4096, 32) if sums else (2048, 64)
+    widths, size = widths or [C], maps[0].element_size()
     n_values = H * W if per_image else B * H * W
+    numbers = {pitch_of(x, last=last) or 1 for x in maps}.union(widths if last else [H * W])
+    align = next(a for a in (8 if size == 2 else 4, 4, 1) if not any(n % a for n in numbers))
+    few = align == 1 or size == 8  # where each is loaded by itself, or takes two registers
+    elements = 1024 if few else 4096 if sums else 2048
     if last:
-        block_c = channel_block(widths, most)
-        block_n = min(elements // block_c, power_of_two(n_values))
-        multiples = [*widths, *(pitch_of(x, last=True) or 1 for x in maps)]
+        block_c = channel_block(widths, 32 if align * size >= 16 else 16)
+        block_n = elements // block_c
     else:
-        block_n = min(elements // 4, power_of_two(n_values))
-        block_c = min(elements // block_n, channel_block(widths, most))
-        multiples = [H * W, *(pitch_of(x, last=False) or 1 for x in maps)]
-    groups = B if per_image else 1
-    cut = Tiles(last, groups, n_values, H * W, block_c, block_n, 0, math.gcd(8, *multiples))
-    return cut.over(widths)
+        block_n = 64 if per_image and H * W <= 64 else 256
+        block_c = elements // block_n
+    return Tiles(last, B if per_image else 1, n_values, H * W, block_c, block_n, 0, align).over(widths)

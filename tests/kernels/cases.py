@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import torch.utils.deterministic
+from guards import guarded
 from torch import Tensor
 
 Shape = tuple[int, int, int, int]
@@ -394,15 +395,27 @@ def exact(call: Call, args: list[Any], found: list[Tensor]) -> list[Tensor]:
     return truth
 
 
-def check(call: Call, device: str = "cpu") -> None:
-    """Run a call and compare with the truth; fresh memory is NaN meanwhile.
+def maps_of(args: list[Any]) -> list[Tensor]:
+    """Return the maps among arguments, in order."""
+    found: list[Tensor] = []
+    apply(args, lambda t: found.append(t) or t if t.dim() == 4 else t)
+    return found
+
+
+def check(call: Call, device: str = "cpu", spoilt: tuple[int, float] | None = None) -> None:
+    """Run a call and compare with the truth; fresh memory is NaN meanwhile, and has edges.
+
+    Args:
+        spoilt: A map, by its place among those of the arguments, and what one of its values is made.
 
     Raises:
         AssertionError: if a value, a dtype, a shape or a layout is not as it must be.
     """
     args = call.args(device)
+    if spoilt is not None:
+        maps_of(args)[spoilt[0]][-1, -1, 0, -1] = spoilt[1]
     expected = outcome(call.function, reference(call.function), args)
-    with poisoned():
+    with poisoned(), guarded():
         found = outcome(call.function, kernel(call.function), args)
     truth = exact(call, args, found)
     assert len(found) == len(truth)
@@ -427,10 +440,14 @@ def assert_near(fast: Tensor, true: Tensor, what: str, big: float = 0.0, terms: 
         terms: How large terms were that may cancel out.
     """
     accumulated = 2e-14 if fast.dtype == torch.float64 else 4e-6
-    scale = float(true.abs().max()) if true.numel() else 0.0
+    finite = true.isfinite()
+    assert torch.equal(fast.isfinite(), finite), f"{what} is not finite elsewhere than the truth"
+    if true.dim() == 4:  # sums of what is not finite may be NaN or infinite
+        torch.testing.assert_close(fast[~finite].double(), true[~finite], equal_nan=True)
+    scale = float(true[finite].abs().max()) if finite.any() else 0.0
     torch.testing.assert_close(
-        fast.double(),
-        true,
+        fast[finite].double(),
+        true[finite],
         rtol=max(torch.finfo(fast.dtype).eps, accumulated),
         atol=accumulated * (1 + abs(big) / 30) * max(scale, terms, 0.5),
         msg=lambda text: f"{what}: {text}",

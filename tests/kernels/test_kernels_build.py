@@ -18,6 +18,7 @@ import torch
 from connsearch import kernels
 from connsearch.errors import KernelError
 from connsearch.kernels import build, dispatch
+from connsearch.kernels.convolve import cpu as convolve
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 MAPS = torch.arange(24.0).reshape(1, 2, 3, 4)
@@ -151,6 +152,21 @@ def test_a_notice_that_is_an_error_comes_once() -> None:
         with pytest.raises(build.KernelNotice):
             kernels.batch_stats(MAPS)
         kernels.batch_stats(MAPS)
+
+
+def test_convolutions_that_cannot_be_compiled_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(package: str, value: str) -> None:
+        raise KernelError(f"{package} cannot be compiled for {value}")
+
+    monkeypatch.setattr(convolve, "library", fails)
+    convolve.why_not.cache_clear()
+    try:
+        with pytest.warns(
+            build.KernelNotice, match="convolve cannot be compiled for float32; plain PyTorch runs"
+        ):
+            assert not convolve.fits([32], 32)
+    finally:
+        convolve.why_not.cache_clear()
 
 
 @pytest.mark.usefixtures("_no_compiler")

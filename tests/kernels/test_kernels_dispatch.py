@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from types import ModuleType
 
@@ -44,7 +46,37 @@ def test_a_backend_that_is_asked_for_runs_inside() -> None:
 def test_after_an_error_inside_nothing_is_asked_for() -> None:
     with pytest.raises(ZeroDivisionError), kernels.use_backend("reference"):
         raise ZeroDivisionError
-    assert dispatch._forced.backends == []
+    assert dispatch._asked == []
+
+
+def test_a_backend_is_asked_for_in_every_thread() -> None:
+    """Autograd goes backward in threads of its own."""
+    with kernels.use_backend("reference"), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(kernels.choose, "cpu", torch.float32).result().reason == "asked for"
+
+
+def test_threads_that_ask_take_back_what_they_asked_for() -> None:
+    first, second = kernels.use_backend("cpu"), kernels.use_backend("reference")
+    with first:
+        second.__enter__()
+    assert kernels.choose("cpu", torch.float32).backend == "reference"
+    second.__exit__(None, None, None)
+    assert dispatch._asked == []
+
+
+def test_each_gpu_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: [(7, 5), (9, 0)][index])
+    monkeypatch.setattr(dispatch, "_choose", inspect.unwrap(dispatch._choose))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert (
+        kernels.choose("cuda:0", torch.float32).reason
+        == "the GPU's compute capability is 7.5, kernels need 8.0"
+    )
+    assert kernels.choose("cuda:1", torch.float32).backend == "triton"
+    assert kernels.choose("cuda", torch.float32).backend == "triton"
 
 
 def test_an_unknown_backend_is_named() -> None:

@@ -32,7 +32,7 @@ from torch import Tensor
 from connsearch.errors import KernelError
 from connsearch.kernels import use_backend
 from connsearch.kernels.norm_act_conv import norm_act_conv, norm_act_conv_backward, reference
-from connsearch.kernels.tritonic import channel_block, native, pitch_of, why_not
+from connsearch.kernels.tritonic import channel_block, lies_last, native, pitch_of, why_not
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.gpu  # elsewhere these run in the interpreter
@@ -184,6 +184,11 @@ x, v = torch.zeros(2, 3, 4, 5), torch.zeros(3)
             r"map 1 is .*\(1, 3, 4, 5\)",
         ),
         ("add_affine", (x, x[:1], v, v), r"sinks .* do not match sources"),
+        (
+            "concat_norm_act_backward",
+            (torch.zeros(2, 6, 4, 5), [x, x], *[torch.ones(6)] * 4, "relu", [x, x]),
+            "2 sinks are 1 maps: each has to be another",
+        ),
     ],
 )
 def test_wrong_inputs_are_named(function: str, args: tuple[object, ...], message: str) -> None:
@@ -200,11 +205,25 @@ def test_a_pitch_says_where_a_map_lies() -> None:
     assert pitch_of(wide.transpose(2, 3), last=False) is None
     assert pitch_of(wide[:1].expand(2, 8, 3, 5), last=False) is None
     assert pitch_of(torch.empty(2, 8, 1, 1), last=True) == 8
+    assert lies_last(torch.empty(2, 8, 1, 1))
+    assert not lies_last(wide)
     assert native(last, last=True) is last
     assert native(last[:, 2:4], last=True, dense=True).shape == (2, 2, 3, 5)
 
 
-@pytest.mark.parametrize(("widths", "block"), [([1], 1), ([7], 8), ([12], 16), ([64], 64), ([130], 16)])
+def gradient_lies_as_its_map(device: str) -> None:
+    x = random((2, 5, 3, 4), 0).to(device, memory_format=torch.channels_last)
+    grad, v = torch.ones(2, 5, 1, 1, dtype=x.dtype, device=device).expand_as(x), x.new_ones(5)
+    with use_backend("triton"):
+        found, *_ = kernel("norm_act_backward")(grad, x, v, v, v, v, "relu")
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_gradient_lies_as_its_map_whatever_it_is_made_of() -> None:
+    run(gradient_lies_as_its_map)
+
+
+@pytest.mark.parametrize(("widths", "block"), [([1], 16), ([12], 16), ([32], 32), ([64], 64), ([130], 16)])
 def test_blocks_of_channels_are_wide_and_seldom_empty(widths: list[int], block: int) -> None:
     assert channel_block(widths) == block
 

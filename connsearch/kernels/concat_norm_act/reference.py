@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from connsearch.kernels.norm_act.reference import accumulated, norm_act
+from connsearch.kernels.norm_act.reference import accumulated, let_through, norm_act
 
 
 def concat_norm_act(sources: Sequence[Tensor], scale_K: Tensor, shift_K: Tensor, act: str) -> Tensor:
@@ -42,7 +42,7 @@ def concat_norm_act_backward(
     n_BKHW = (accumulated(torch.cat(list(sources), dim=1)) - accumulated(mean_K)[:, None, None]) * rstd
     grad = accumulated(grad_y)
     if act == "relu":
-        grad = grad * (n_BKHW * weight + bias > 0)
+        grad = let_through(grad, n_BKHW * weight + bias)
     shares = torch.split(grad * weight * rstd, [h.shape[1] for h in sources], dim=1)
     for sink, share in zip(sinks, shares, strict=True):
         sink.add_(share)

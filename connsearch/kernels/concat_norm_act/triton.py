@@ -16,7 +16,18 @@ import triton.language as tl
 from torch import Tensor
 
 from connsearch.errors import KernelError
-from connsearch.kernels.tiles import aligned, along, kernel, locate, offsets, pick, within
+from connsearch.kernels.tiles import (
+    aligned,
+    along,
+    kernel,
+    let_through,
+    locate,
+    offsets,
+    pick,
+    rectified,
+    tile_of,
+    within,
+)
 from connsearch.kernels.tritonic import (
     SOURCES,
     Tiles,
@@ -31,6 +42,7 @@ from connsearch.kernels.tritonic import (
     odd,
     padded,
     pitch_of,
+    run,
     sum_type,
     tiles,
     vector,
@@ -48,11 +60,12 @@ def concat_norm_act_kernel(
     n_pixels,
     n_values,
     n_channels,  # K
+    c_tiles,
     n_sources,
     before,  # channels of the sources of earlier launches
     pitch_y,
+    relu,  # 1, or 0
     LENGTH: tl.constexpr,
-    RELU: tl.constexpr,
     LAST: tl.constexpr,
     ALIGN: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -60,9 +73,10 @@ def concat_norm_act_kernel(
 ):
     """y = act(scale h + shift) for a tile of one of the sources."""
     ACC: tl.constexpr = scale.dtype.element_ty
-    source, local, first, width = locate(widths, tl.program_id(1), n_sources, LENGTH, BLOCK_C)
+    tile, side = tile_of(c_tiles, LAST)
+    source, local, first, width = locate(widths, side, n_sources, LENGTH, BLOCK_C)
     c = (local + tl.arange(0, BLOCK_C))[:, None]
-    n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
+    n = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
     mask = within(c, n, width, n_values, LAST, ALIGN)
     first = before + first - local
     if LAST:
@@ -70,8 +84,7 @@ def concat_norm_act_kernel(
     at = offsets(c, n, n_pixels, pick(pitches, source, LENGTH) // 2, LAST, ALIGN)
     h = tl.load(pick(sources, source, LENGTH) + at, mask=mask, other=0.0).to(ACC)
     h = h * along(scale + first, c, width, LAST, ALIGN) + along(shift + first, c, width, LAST, ALIGN)
-    if RELU:
-        h = tl.maximum(h, 0.0)
+    h = rectified(h, relu)
     at = offsets(first + c, n, n_pixels, pitch_y, LAST, ALIGN)
     tl.store(y + at, h.to(y.dtype.element_ty), mask=mask)
 
@@ -92,11 +105,12 @@ def concat_norm_act_backward_kernel(
     n_pixels,
     n_values,
     n_channels,  # K
+    c_tiles,
     n_sources,
     before,
     pitch_y,
+    relu,  # 1, or 0
     LENGTH: tl.constexpr,
-    RELU: tl.constexpr,
     LAST: tl.constexpr,
     ALIGN: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -104,9 +118,10 @@ def concat_norm_act_backward_kernel(
 ):
     """sink += weight rstd m for a tile of one of the sources, and its sums of m n and m."""
     ACC: tl.constexpr = rstd.dtype.element_ty
-    source, local, first, width = locate(widths, tl.program_id(1), n_sources, LENGTH, BLOCK_C)
+    tile, side = tile_of(c_tiles, LAST)
+    source, local, first, width = locate(widths, side, n_sources, LENGTH, BLOCK_C)
     c = (local + tl.arange(0, BLOCK_C))[:, None]
-    n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
+    n = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
     mask = within(c, n, width, n_values, LAST, ALIGN)
     first = before + first - local
     if LAST:
@@ -119,14 +134,13 @@ def concat_norm_act_backward_kernel(
     h = (h - along(mean + first, c, width, LAST, ALIGN)) * r
     at = offsets(first + c, n, n_pixels, pitch_y, LAST, ALIGN)
     g = tl.load(grad + at, mask=mask, other=0.0).to(ACC)
-    if RELU:
-        g = tl.where(h * w + b > 0, g, 0.0)
+    g = let_through(g, h * w + b, relu)
     sink = pick(sinks, source, LENGTH)
     at = offsets(c, n, n_pixels, pick(sink_pitches, source, LENGTH) // 2, LAST, ALIGN)
     total = tl.load(sink + at, mask=mask, other=0.0).to(ACC) + r * w * g
     tl.store(sink + at, total.to(sink.dtype.element_ty), mask=mask)
-    row = tl.program_id(0).to(tl.int64) * n_channels + first + c
-    end = tl.num_programs(0).to(tl.int64) * n_channels
+    row = tile.to(tl.int64) * n_channels + first + c
+    end = tl.cdiv(n_values, BLOCK_N).to(tl.int64) * n_channels
     tl.store(sums + row, tl.sum(g * h, axis=1, keep_dims=True), mask=c < width)
     tl.store(sums + end + row, tl.sum(g, axis=1, keep_dims=True), mask=c < width)
 
@@ -140,6 +154,7 @@ def add_affine_kernel(
     n_pixels,
     n_values,
     n_channels,
+    c_tiles,
     pitch_x,
     pitch_y,  # of the sink
     LAST: tl.constexpr,
@@ -149,8 +164,9 @@ def add_affine_kernel(
 ):
     """sink += slope source + shift."""
     ACC: tl.constexpr = slope.dtype.element_ty
-    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[:, None]
-    n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
+    tile, side = tile_of(c_tiles, LAST)
+    c = (side * BLOCK_C + tl.arange(0, BLOCK_C))[:, None]
+    n = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
     mask = within(c, n, n_channels, n_values, LAST, ALIGN)
     h = tl.load(source + offsets(c, n, n_pixels, pitch_x, LAST, ALIGN), mask=mask, other=0.0).to(ACC)
     at = offsets(c, n, n_pixels, pitch_y, LAST, ALIGN)
@@ -166,16 +182,18 @@ class Group(NamedTuple):
         own: Which they are.
         widths: Their channels.
         before: Channels of all sources before them.
+        length: What tuples are filled up to; None: a power of two.
     """
 
     own: slice
     widths: list[int]
     before: int
+    length: int | None = None
 
     @property
     def places(self) -> tuple[int, ...]:
         """Its widths, as a kernel takes them."""
-        return padded(odd(self.widths))
+        return padded(odd(self.widths), self.length)
 
     def sizes(self, cut: Tiles, whole: Tensor) -> dict[str, Any]:
         """Return what kernels know of it beside a native map of all channels."""
@@ -189,15 +207,15 @@ class Group(NamedTuple):
         }
 
 
-def groups(widths: Sequence[int], most: int = SOURCES) -> Iterator[Group]:
-    """Yield sources by at most so many.
+def groups(widths: Sequence[int], most: int = SOURCES, length: int | None = None) -> Iterator[Group]:
+    """Yield sources by at most so many, in tuples of a length (default: a power of two).
 
     >>> [(g.widths, g.before) for g in groups([8, 4, 4], most=2)]
     [([8, 4], 0), ([4], 12)]
     """
     begins = list(itertools.accumulate(widths, initial=0))
     for i in range(0, len(widths), most):
-        yield Group(slice(i, i + most), list(widths[i : i + most]), begins[i])
+        yield Group(slice(i, i + most), list(widths[i : i + most]), begins[i], length)
 
 
 def concat_norm_act(sources: Sequence[Tensor], scale_K: Tensor, shift_K: Tensor, act: str) -> Tensor:
@@ -209,10 +227,12 @@ def concat_norm_act(sources: Sequence[Tensor], scale_K: Tensor, shift_K: Tensor,
     scale, shift = vector(scale_K, maps[0], K, what="scale"), vector(shift_K, maps[0], K, what="shift")
     y = new_map((B, K, H, W), maps[0], last=last)
     whole = tiles([*maps, y], last=last, widths=widths)
-    for group in groups(widths):
+    for group in groups(widths, length=SOURCES):
         some, cut = maps[group.own], whole.over(group.widths)
-        given = (padded(some), group.places, pitches(some, last=last), scale, shift, y)
-        launch(concat_norm_act_kernel, cut.grid, *given, **group.sizes(cut, y), RELU=relu)
+        numbers = (group.places, pitches(some, last=last, length=SOURCES))
+        given = (padded(some, SOURCES), *numbers, scale, shift, y)
+        known = {**group.sizes(cut, y), "c_tiles": cut.c_tiles, "relu": int(relu)}
+        launch(concat_norm_act_kernel, cut.programs, *given, **known)
     return y
 
 
@@ -237,11 +257,12 @@ def concat_norm_act_backward(
     params = norm_params(maps[0], K, mean_K, rstd_K, weight_K, bias_K)
     whole = tiles([*maps, *into, grad], last=last, sums=True, widths=widths)
     sums = torch.empty(2, whole.n_tiles, K, dtype=sum_type(grad), device=grad.device)
-    for group in groups(widths):
+    for group in groups(widths, length=SOURCES):
         some, here, cut = maps[group.own], into[group.own], whole.over(group.widths)
-        numbers = (group.places, pitches(some, last=last), pitches(here, last=last))
-        given = (padded(some), padded(here), *numbers, grad, *params, sums)
-        launch(concat_norm_act_backward_kernel, cut.grid, *given, **group.sizes(cut, grad), RELU=relu)
+        lying = (pitches(lot, last=last, length=SOURCES) for lot in (some, here))
+        given = (padded(some, SOURCES), padded(here, SOURCES), group.places, *lying, grad, *params, sums)
+        known = {**group.sizes(cut, grad), "c_tiles": cut.c_tiles, "relu": int(relu)}
+        launch(concat_norm_act_backward_kernel, cut.programs, *given, **known)
     copy_back(sinks, into)
     dots, plain = sums.sum(dim=1).unbind()
     return dots, plain
@@ -256,7 +277,7 @@ def add_affine(sink: Tensor, source: Tensor, slope_C: Tensor, shift_C: Tensor) -
     slope, shift = vector(slope_C, x, C, what="slope"), vector(shift_C, x, C, what="shift")
     cut = tiles([into, x], last=last)
     known = {"n_channels": C, "pitch_x": pitch_of(x, last=last), "pitch_y": pitch_of(into, last=last)}
-    launch(add_affine_kernel, cut.grid, into, x, slope, shift, **known, **cut.sizes())
+    run(add_affine_kernel, cut, into, x, slope, shift, **known)
     copy_back([sink], [into])
 
 
@@ -266,22 +287,26 @@ def norm_params(like: Tensor, K: int, *params: Tensor) -> list[Tensor]:
     return [vector(t, like, K, what=name) for t, name in zip(params, names, strict=True)]
 
 
-def pitches(maps: Sequence[Tensor], *, last: bool) -> tuple[int, ...]:
+def pitches(maps: Sequence[Tensor], *, last: bool, length: int | None = None) -> tuple[int, ...]:
     """Return where maps that lie natively lie, as a kernel over a tuple of them takes it."""
-    return padded(odd([pitch_of(x, last=last) or 0 for x in maps]))
+    return padded(odd([pitch_of(x, last=last) or 0 for x in maps]), length)
 
 
 def check_sinks(sinks: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Check that what sources get is added to maps like them, all of one dtype.
+    """Check that what sources get is added to maps like them, all of one dtype, each of them another.
 
     Raises:
-        KernelError: if there is not one sink for each source, or one has another shape or device.
+        KernelError: if there is not one sink for each source, if one has another shape or device, or if two
+            begin at one address: programs that add to one place do not wait for each other.
     """
     shapes = [(tuple(x.shape), x.device) for x in sources]
     found = [(tuple(x.shape), x.device) for x in sinks]
     if found != shapes:
         raise KernelError(f"sinks {found} do not match sources {shapes}")
     check_maps(sinks, widths=[x.shape[1] for x in sinks])
+    places = {x.data_ptr() for x in sinks}
+    if len(places) < len(sinks):
+        raise KernelError(f"{len(sinks)} sinks are {len(places)} maps: each has to be another")
 
 
 def copy_back(sinks: Sequence[Tensor], into: Sequence[Tensor]) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from connsearch.errors import KernelError
-from connsearch.kernels.build import library
+from connsearch.kernels.build import library, notice
 from connsearch.kernels.convolve.reference import Before
 from connsearch.kernels.maps import act_code
 
@@ -44,10 +44,14 @@ _PLACES = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]
 
 @cache
 def why_not() -> str | None:
-    """Return why these kernels cannot run on this machine, or why torch is as fast, or None if they can."""
+    """Return why these kernels cannot run on this machine, or why torch is as fast, or None if they can.
+
+    That they cannot be compiled is shown, unless a reason was shown before.
+    """
     try:
         panel = library("convolve", "float32").panel()
     except KernelError as error:
+        notice(str(error))
         return str(error)
     return None if panel == 32 else "torch's convolutions are as fast on a processor without AVX-512"
 

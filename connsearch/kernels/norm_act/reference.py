@@ -20,6 +20,11 @@ def activate(x: Tensor, act: str) -> Tensor:
     return x.clamp_min(0) if act == "relu" else x
 
 
+def let_through(grad: Tensor, z: Tensor) -> Tensor:
+    """Return the gradient where max(z, 0) lets it through. As in torch, where z is NaN it does."""
+    return grad.masked_fill(z <= 0, 0)
+
+
 def batch_stats(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean C and variance C (divided by the count) of the values of a channel.
 
@@ -68,7 +73,7 @@ def norm_act_backward(
     n_BCHW = (accumulated(x) - accumulated(mean_C)[:, None, None]) * rstd
     grad = accumulated(grad_y)
     if act == "relu":
-        grad = grad * (n_BCHW * weight + bias > 0)
+        grad = let_through(grad, n_BCHW * weight + bias)
     sums_C, dots_C = grad.sum(dim=(0, 2, 3)), (grad * n_BCHW).sum(dim=(0, 2, 3))
     through = grad - (sums_C[:, None, None] + n_BCHW * dots_C[:, None, None]) / count
     return (rstd * weight * through).to(x.dtype), dots_C, sums_C

@@ -46,7 +46,7 @@ def activated(
     a = h.to(scale.dtype.element_ty) * along(scale + first, c, left, LAST, ALIGN)
     a += along(shift + first, c, left, LAST, ALIGN)
     if RELU:
-        a = tl.maximum(a, 0.0)
+        a = tl.maximum(a, 0.0, propagate_nan=tl.PropagateNan.ALL)
     return tl.where(mask, a, 0.0).to(h.dtype), first, left
 
 
@@ -169,7 +169,8 @@ def grad_sources_kernel(
     h = tl.load(pick(sources, source, LENGTH) + at, mask=mask, other=0.0).to(ACC)
     h = (h - along(mean + first, c, left, LAST, ALIGN)) * r
     if RELU:
-        total = tl.where(h * w + along(bias + first, c, left, LAST, ALIGN) > 0, total, 0.0)
+        z = h * w + along(bias + first, c, left, LAST, ALIGN)
+        total = tl.where(z <= 0, 0.0, total)  # of a z that is NaN it stays, as torch has it
     sink = pick(sinks, source, LENGTH)
     at = offsets(local + c, n, n_pixels, pick(sink_pitches, source, LENGTH) // 2, LAST, ALIGN)
     share = tl.load(sink + at, mask=mask, other=0.0).to(ACC) + r * w * total

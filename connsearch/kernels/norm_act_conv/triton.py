@@ -59,7 +59,9 @@ def norm_act_conv(
     filters = _filters(weight_OK, first, K)
     (B, _, H, W), outputs = first.shape, len(filters)
     y, base = new_map((B, outputs, H, W), first, last=last), None
-    whole, options = _cut([*maps, y], widths), _options(first, outputs, relu=relu)
+    precision = _precision(first)
+    whole = _cut([*maps, y], widths, precision)
+    options = _options(first, outputs, precision, relu=relu)
     grid = (whole.n_tiles, -(-outputs // options["BLOCK_O"]))
     for group in groups(widths, SOURCES):
         ends = group.before + sum(group.widths) == K
@@ -92,7 +94,9 @@ def norm_act_conv_backward(
     check_sinks(sinks, sources)
     into, grad = natives(sinks, last=last), native(grad_y, last=last)
     params = norm_params(maps[0], K, mean_K, rstd_K, norm_weight_K, norm_bias_K)
-    whole, options = _cut([*maps, *into, grad], widths), _options(maps[0], len(filters), relu=relu)
+    precision = _precision(grad)
+    whole = _cut([*maps, *into, grad], widths, precision)
+    options = _options(grad, len(filters), precision, relu=relu)
     o_tiles = -(-len(filters) // options["BLOCK_O"])
     steps = max(1, whole.n_tiles * whole.c_tiles * o_tiles // PROGRAMS)
     chunks = -(-whole.n_tiles // steps)
@@ -123,21 +127,38 @@ def _filters(weight_OK: Tensor, like: Tensor, K: int) -> Tensor:
     return dense if is_aligned(dense) else dense.clone()
 
 
-def _cut(maps: Sequence[Tensor], widths: Sequence[int]) -> Tiles:
+def _precision(like: Tensor) -> str:
+    """Return how kernels multiply: as torch's convolutions do, of float32 by TF32 where that is allowed."""
+    if like.dtype != torch.float32:
+        return "ieee"
+    settings: Any = torch.backends.cudnn
+    if hasattr(settings, "conv"):  # since torch 2.9; the older flag may no longer be read once this is set
+        return "tf32" if settings.conv.fp32_precision == "tf32" else "ieee"
+    return "tf32" if settings.allow_tf32 else "ieee"
+
+
+def _cut(maps: Sequence[Tensor], widths: Sequence[int], precision: str) -> Tiles:
     """Return tiles of a size that products of matrices like: at least 16 each way."""
-    whole, narrow = tiles(maps, last=lies_last(maps[0]), widths=widths), maps[0].element_size() == 2
+    first = maps[0]
+    whole, narrow = tiles(maps, last=lies_last(first), widths=widths), first.element_size() == 2
+    most = 128 if narrow else 32 if _in_registers(first, precision) else 64
     block_c = max(16, channel_block(widths, 64 if narrow else 32))
-    block_n = max(16, min(128 if narrow else 64, power_of_two(whole.n_values)))
+    block_n = max(16, min(most, power_of_two(whole.n_values)))
     return whole._replace(block_c=block_c, block_n=block_n)
 
 
-def _options(like: Tensor, outputs: int, *, relu: bool) -> dict[str, Any]:
-    """Return how kernels multiply: as torch's convolutions do, TF32 included where that is allowed."""
-    fast = like.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+def _in_registers(like: Tensor, precision: str) -> bool:
+    """Return whether no tensor core multiplies the maps: larger tiles would not fit a program's registers."""
+    return like.dtype == torch.float32 and precision == "ieee"
+
+
+def _options(like: Tensor, outputs: int, precision: str, *, relu: bool) -> dict[str, Any]:
+    """Return what else kernels are compiled for."""
+    most = 32 if _in_registers(like, precision) else 64
     return {
         "RELU": relu,
-        "PRECISION": "tf32" if fast else "ieee",
-        "BLOCK_O": max(16, min(64, power_of_two(outputs))),
+        "PRECISION": precision,
+        "BLOCK_O": max(16, min(most, power_of_two(outputs))),
         "num_warps": 8 if like.element_size() == 2 else 4,
         "num_stages": 3 if like.element_size() < 8 else 1,
     }

@@ -12,18 +12,20 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from connsearch.kernels.norm_act.triton import apply, combine
-from connsearch.kernels.tiles import both, entry, kernel, offsets, within
+from connsearch.kernels.norm_act.moments import combine
+from connsearch.kernels.norm_act.triton import apply
+from connsearch.kernels.tiles import aligned, both, entry, kernel, offsets, tile_of, within
 from connsearch.kernels.tritonic import (
     check_act,
     check_maps,
     is_aligned,
-    launch,
     lies_last,
     natives,
     new_map,
+    padded,
     pitch_of,
     pointers,
+    run,
     tiles,
     vector,
 )
@@ -34,14 +36,15 @@ from connsearch.kernels.weighted_sum.triton import sizes_of, summed, weight_of
 def begin_sums_kernel(
     sources,  # tuple of pointers to B C H W
     table,  # pointers to all of them, or None: they are those in the tuple
-    weight,  # SUMS L C
-    sums,  # tuple of SUMS pointers to B C H W
+    weight,  # n_sums L C
+    sums,  # tuple of 4 pointers to B C H W
     n_pixels,
     n_values,
     n_channels,
+    c_tiles,
     pitch,
     n_sources,
-    SUMS: tl.constexpr,
+    n_sums,
     LENGTH: tl.constexpr,
     LAST: tl.constexpr,
     ALIGN: tl.constexpr,
@@ -50,11 +53,15 @@ def begin_sums_kernel(
 ):
     """sums[k] = sum_i w_ki h_i, up to 4 of them, each source read once."""
     ACC: tl.constexpr = weight.dtype.element_ty
-    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[:, None]
-    n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
+    tile, side = tile_of(c_tiles, LAST)
+    c = (side * BLOCK_C + tl.arange(0, BLOCK_C))[:, None]
+    n = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
     mask = within(c, n, n_channels, n_values, LAST, ALIGN)
     at = offsets(c, n, n_pixels, pitch, LAST, ALIGN)
-    step = n_sources * n_channels
+    step = n_sources * (aligned(n_channels, ALIGN) if LAST else n_channels)
+    of_second = tl.where(n_sums > 1, n_sources, 0)
+    of_third = tl.where(n_sums > 2, n_sources, 0)
+    of_fourth = tl.where(n_sums > 3, n_sources, 0)
     zero = tl.zeros([BLOCK_C, BLOCK_N], ACC)
     first, second, third, fourth = zero, zero, zero, zero
     for begin in range(0, 1 if table is None else n_sources, LENGTH):
@@ -63,22 +70,17 @@ def begin_sums_kernel(
             h = entry(sources, table, k, i, n_sources) + at
             h = tl.load(h, mask=both(mask, n_sources > i), other=0.0).to(ACC)
             first += h * weight_of(weight, i, c, n_sources, n_channels, True, LAST, ALIGN)
-            if SUMS > 1:
-                second += h * weight_of(weight + step, i, c, n_sources, n_channels, True, LAST, ALIGN)
-            if SUMS > 2:
-                third += h * weight_of(weight + 2 * step, i, c, n_sources, n_channels, True, LAST, ALIGN)
-            if SUMS > 3:
-                fourth += h * weight_of(weight + 3 * step, i, c, n_sources, n_channels, True, LAST, ALIGN)
-    tl.store(sums[0] + at, first.to(sums[0].dtype.element_ty), mask=mask)
-    if SUMS > 1:
-        tl.store(sums[1] + at, second.to(sums[0].dtype.element_ty), mask=mask)
-    if SUMS > 2:
-        tl.store(sums[2] + at, third.to(sums[0].dtype.element_ty), mask=mask)
-    if SUMS > 3:
-        tl.store(sums[3] + at, fourth.to(sums[0].dtype.element_ty), mask=mask)
+            second += h * weight_of(weight + step, i, c, of_second, n_channels, True, LAST, ALIGN)
+            third += h * weight_of(weight + 2 * step, i, c, of_third, n_channels, True, LAST, ALIGN)
+            fourth += h * weight_of(weight + 3 * step, i, c, of_fourth, n_channels, True, LAST, ALIGN)
+    OUT: tl.constexpr = sums[0].dtype.element_ty
+    tl.store(sums[0] + at, first.to(OUT), mask=mask)
+    tl.store(sums[1] + at, second.to(OUT), mask=both(mask, n_sums > 1))
+    tl.store(sums[2] + at, third.to(OUT), mask=both(mask, n_sums > 2))
+    tl.store(sums[3] + at, fourth.to(OUT), mask=both(mask, n_sums > 3))
 
 
-AT_ONCE = 4  # sums of the same maps that one kernel makes
+AT_ONCE = 4  # sums of the same maps that one kernel makes, and maps in its arguments: they share registers
 
 
 def begin_sums(sources: Sequence[Tensor], weight_KLC: Tensor, sums: Sequence[Tensor]) -> None:
@@ -90,13 +92,14 @@ def begin_sums(sources: Sequence[Tensor], weight_KLC: Tensor, sums: Sequence[Ten
     weight = vector(weight_KLC, first, len(sums), len(maps), C, what="weight")
     cut = tiles(maps[:1], last=last)
     cut = cut._replace(block_n=-(-cut.block_n // 2))  # small ones: several sums share the registers
+    from_maps = pointers(maps, AT_ONCE)
     for k in range(0, len(sums), AT_ONCE):
         asked = sums[k : k + AT_ONCE]
         into = [_writable(x, last=last) for x in asked]
         rows = vector(weight[k : k + AT_ONCE], first, len(into), len(maps), C, what="weight")
-        sizes = {"SUMS": len(into), **sizes_of(cut, maps, rows)}
+        sizes = {**sizes_of(cut, maps, rows), "n_sums": len(into), "LENGTH": AT_ONCE}
         del sizes["PER_CHANNEL"]
-        launch(begin_sums_kernel, cut.grid, *pointers(maps), rows, tuple(into), **sizes)
+        run(begin_sums_kernel, cut, *from_maps, rows, padded(into, AT_ONCE), **sizes)
         _give_back(into, asked)
 
 

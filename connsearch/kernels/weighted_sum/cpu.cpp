@@ -3,8 +3,6 @@
 // A tile of each map is added to an accumulator in the first cache, some maps at a time, so that each map is
 // read once and the result is written once. Of several sums of the same maps, accumulators are in registers.
 
-#include <memory>
-
 #include "../maps.h"
 #include "../norm.h"
 
@@ -331,43 +329,71 @@ void pull(const Job& job, const Acc<T>* weight, int64_t weight_step, Acc<T>* dot
         [](const Block&) {});
 }
 
-// The sum of weighted gradients waits, not yet rounded, until the sums of the channel are known: of NCHW in a
-// cache, for the channels of a block; of channels last in memory, for all.
+// A sum that is not rounded yet waits in memory of maps: where these have 16 bits, half of it in each of two.
+template <class T>
+using Half = std::conditional_t<sizeof(T) == 2, BFloat16, T>;
+
+template <class T, class Lanes>
+INLINE Vec<Acc<T>> load_waiting(const T* p, const T* rest, Lanes lanes) {
+    using H = Half<T>;
+    const Vec<Acc<T>> v = load(reinterpret_cast<const H*>(p), lanes);
+    if constexpr (sizeof(T) > 2) return v;
+    else return v + load(reinterpret_cast<const H*>(rest), lanes);
+}
+template <class T, class Lanes>
+INLINE void store_waiting(T* p, T* rest, Vec<Acc<T>> v, Lanes lanes) {
+    using H = Half<T>;
+    auto* first = reinterpret_cast<H*>(p);
+    store(first, v, lanes);
+    if constexpr (sizeof(T) == 2) store(reinterpret_cast<H*>(rest), v - load(first, lanes), lanes);
+}
+
+// ---- Maps of a job: out, source, extra (or null), rest, then n gradients. Rest is null unless channels are
+// last and values have 16 bits.
+
+// The sum of weighted gradients waits until the sums of the channel are known: of NCHW in a cache, for the
+// channels of a block; of channels last in out and rest.
 template <class T, bool Last>
 void pull_normalized(const Job& job, const Acc<T>* weight, const Acc<T>* mean_C, const Acc<T>* rstd_C,
                      Acc<T>* dots, Acc<T>* sums_RC) {
     using A = Acc<T>;
     const Map<T>* maps = maps_of<T>(job);
-    const Map<T>&out = maps[0], &source = maps[1], &extra = maps[2];
+    const Map<T>&out = maps[0], &source = maps[1], &extra = maps[2], &rest = maps[3];
     std::vector<A> constants(job.C), slopes(job.C);
     const double count = double(job.B) * job.HW;
-    const std::unique_ptr<A[]> all_rows(Last ? new A[job.B * job.HW * padded<A>(job.C) + LANES<A>] : nullptr);
-    const auto waiting_at = [&](const Block& block, const Tile& tile, A* memory) {
-        if (Last) return memory + tile.b * padded<A>(job.C);
-        const int64_t plane = tile.b * (block.c1 - block.c0) + tile.c - block.c0;
-        return memory + plane * padded<A>(job.HW) + tile.p;
+    const auto row = [&](const Map<T>& map, const Tile& tile, int64_t s) {
+        return map.p ? at<Last>(job, map, tile) + s * step<Last>(job, map) : nullptr;
     };
-    const auto memory_of = [&](const Block& block) {
-        if (Last) return aligned(all_rows.get());
-        return scratch<A>(3, job.B * (block.c1 - block.c0) * padded<A>(job.HW));
+    const auto cached = [&](const Block& block) {
+        const int64_t planes = job.B * (block.c1 - block.c0);
+        return scratch<A>(3, Last ? tile_size<A>(job) : planes * padded<A>(job.HW));
+    };
+    const auto place = [&](const Block& block, const Tile& tile) {
+        return Last ? 0 : (tile.b * (block.c1 - block.c0) + tile.c - block.c0) * padded<A>(job.HW) + tile.p;
     };
     summed<A, Last>(
         job, threads_for(job, job.n + 2), 2 * job.n,
         [&](const Block& block, Sums<A, Last>& sums) {
-            A *memory = memory_of(block), *normal = scratch<A>(2, tile_size<A>(job));
+            A *cache = cached(block), *normal = scratch<A>(2, tile_size<A>(job));
             each_tile<Last, A>(job, block, [&](const Tile& tile) {
                 const int64_t pitch = padded<A>(tile.n);
-                A* total = waiting_at(block, tile, memory);
+                A* total = cache + place(block, tile);
                 begin<A, Last>(tile, nullptr, total);
                 for (int64_t s = 0; s < tile.n_segments; ++s) {
                     const Param<Last, A> mean(mean_C + tile.c, s), rstd(rstd_C + tile.c, s);
-                    const T* h = at<Last>(job, source, tile) + s * step<Last>(job, source);
+                    const T* h = row(source, tile, s);
                     vectors<A>(tile.n, [&](int64_t i, auto lanes) {
                         store(normal + s * pitch + i, (load(h + i, lanes) - mean(i, lanes)) * rstd(i, lanes));
                     });
                 }
                 sums.before(tile);
-                gather_all<T, Last, DOTS_AND_SUMS>(job, tile, maps + 3, weight, job.C, &sums, total, normal);
+                gather_all<T, Last, DOTS_AND_SUMS>(job, tile, maps + 4, weight, job.C, &sums, total, normal);
+                for (int64_t s = 0; Last && s < tile.n_segments; ++s) {
+                    T *p = row(out, tile, s), *other = row(rest, tile, s);
+                    vectors<A>(tile.n, [&](int64_t i, auto lanes) {
+                        store_waiting(p + i, other + i, load(total + s * pitch + i), lanes);
+                    });
+                }
             });
         },
         [&](int64_t c0, int64_t c1, const double* totals) {
@@ -386,19 +412,21 @@ void pull_normalized(const Job& job, const Acc<T>* weight, const Acc<T>* mean_C,
             }
         },
         [&](const Block& block) {
-            A* memory = memory_of(block);
+            const A* cache = cached(block);
             each_tile<Last, A>(job, block, [&](const Tile& tile) {
                 for (int64_t s = 0; s < tile.n_segments; ++s) {
                     const Param<Last, A> mean(mean_C + tile.c, s), rstd(rstd_C + tile.c, s);
                     const Param<Last, A> constant(constants.data() + tile.c, s);
                     const Param<Last, A> slope(slopes.data() + tile.c, s);
-                    const A* total = waiting_at(block, tile, memory) + s * padded<A>(tile.n);
-                    const T* h = at<Last>(job, source, tile) + s * step<Last>(job, source);
-                    const T* e = extra.p ? at<Last>(job, extra, tile) + s * step<Last>(job, extra) : nullptr;
-                    T* p = at<Last>(job, out, tile) + s * step<Last>(job, out);
+                    const A* total = cache + place(block, tile) + s * padded<A>(tile.n);
+                    const T *h = row(source, tile, s), *e = row(extra, tile, s), *other = row(rest, tile, s);
+                    T* p = row(out, tile, s);
                     vectors<A>(tile.n, [&](int64_t i, auto lanes) {
                         const Vec<A> r = rstd(i, lanes), n = (load(h + i, lanes) - mean(i, lanes)) * r;
-                        Vec<A> v = (load(total + i) - constant(i, lanes) - slope(i, lanes) * n) * r;
+                        Vec<A> v;
+                        if constexpr (Last) v = load_waiting<T>(p + i, other + i, lanes);
+                        else v = load(total + i);
+                        v = (v - constant(i, lanes) - slope(i, lanes) * n) * r;
                         if (e) v += load(e + i, lanes);
                         store(p + i, v, lanes);
                     });

@@ -74,7 +74,8 @@ def pull_normalized(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradient of a source that is normalised before it is weighed, sum(g_j n) and sum(g_j), R C.
 
-    Reads each gradient and extra once, source again from a cache. The gradient has the layout of the source.
+    Reads each gradient and extra once, source again from a cache. The gradient has the layout of the source;
+    beside it, channels last of 16 bits need a second map for the time.
     """
     some("gradients", grads)
     form, R = form_of(source), len(grads)
@@ -86,6 +87,8 @@ def pull_normalized(
     job.add_written("the gradient", out)
     job.add("the source", source)
     job.add("extra", extra)
+    rest = torch.empty_like(out) if form.last and form.dtype.itemsize == 2 else None
+    job.add("what does not fit the gradient", rest)
     job.add_all("a gradient", grads)
     job.run("weighted_sum", "pull_normalized", weight, mean, rstd, dots, sums)
     return out, dots, sums

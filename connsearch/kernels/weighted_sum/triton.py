@@ -2,8 +2,8 @@
 """Sums of sources, each with a weight of its own, and what flows back to the sources, in Triton.
 
 Shapes: L sources, R readers of one source, B C H W maps; G groups of images: B, if each image has weights of
-its own, else 1; S tiles along the pixels of a group. Sources are a tuple of 1, 2, 4 or 8 pointers (the
-first one again where there is none), of more a table: five kernels serve any number.
+its own, else 1; S tiles along the pixels of a group. Sources are a tuple of 8 pointers (the first one again
+where there is none, which is not read), of more than 8 a table: two compilations serve any number.
 """
 
 from __future__ import annotations
@@ -16,21 +16,31 @@ import triton.language as tl
 from torch import Tensor
 
 from connsearch.errors import KernelError
-from connsearch.kernels.norm_act.triton import apply, combine
-from connsearch.kernels.tiles import aligned, along, both, entry, kernel, offsets, tile_moments, within
+from connsearch.kernels.norm_act.moments import combine
+from connsearch.kernels.norm_act.triton import apply
+from connsearch.kernels.tiles import (
+    aligned,
+    along,
+    both,
+    entry,
+    kernel,
+    offsets,
+    tile_moments,
+    tile_of,
+    within,
+)
 from connsearch.kernels.tritonic import (
     POINTERS,
     Tiles,
     check_act,
     check_maps,
-    launch,
     lies_last,
     native,
     natives,
     new_map,
     pitch_of,
     pointers,
-    power_of_two,
+    run,
     tiles,
     vector,
 )
@@ -63,14 +73,16 @@ def weighted_sum_kernel(
     sources,  # tuple of pointers to B C H W
     table,  # pointers to all of them, or None: they are those in the tuple
     weight,  # L G C, or L G
-    bias,  # C, or None
+    bias,  # C
     out,  # B C H W
     partial,  # 2 (G S) C, or None: moments of tiles of out
     n_pixels,
     n_values,
     n_channels,
+    c_tiles,
     pitch,
     n_sources,
+    biased,  # 1, or 0: there is no bias
     PER_CHANNEL: tl.constexpr,
     LENGTH: tl.constexpr,
     LAST: tl.constexpr,
@@ -80,8 +92,9 @@ def weighted_sum_kernel(
 ):
     """out = sum_i w_i h_i + b, the moments of a tile as it is stored beside it."""
     ACC: tl.constexpr = weight.dtype.element_ty
-    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[:, None]
-    n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
+    tile, side = tile_of(c_tiles, LAST)
+    c = (side * BLOCK_C + tl.arange(0, BLOCK_C))[:, None]
+    n = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
     mask = within(c, n, n_channels, n_values, LAST, ALIGN)
     first = tl.program_id(2) * (n_values if LAST else aligned(n_values, ALIGN))
     at = offsets(c, first + n, n_pixels, pitch, LAST, ALIGN)
@@ -91,15 +104,14 @@ def weighted_sum_kernel(
             w = weight_of(weight, begin + k, c, n_sources, n_channels, PER_CHANNEL, LAST, ALIGN)
             h = entry(sources, table, k, begin + k, n_sources) + at
             total += w * tl.load(h, mask=both(mask, n_sources > begin + k), other=0.0).to(ACC)
-    if bias is not None:
-        total += along(bias, c, n_channels, LAST, ALIGN)
+    total += along(bias, c, tl.where(biased != 0, n_channels, 0), LAST, ALIGN)
     stored = total.to(out.dtype.element_ty)
     tl.store(out + at, stored, mask=mask)
     if partial is not None:
-        count = tl.minimum(n_values - tl.program_id(0) * BLOCK_N, BLOCK_N)
+        count = tl.minimum(n_values - tile * BLOCK_N, BLOCK_N)
         mean, squares = tile_moments(stored.to(ACC), mask, count)
-        chunk = tl.program_id(2).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
-        end = tl.num_programs(2).to(tl.int64) * tl.num_programs(0)
+        chunk = tl.program_id(2).to(tl.int64) * tl.cdiv(n_values, BLOCK_N) + tile
+        end = tl.num_programs(2).to(tl.int64) * tl.cdiv(n_values, BLOCK_N)
         tl.store(partial + chunk * n_channels + c, mean, mask=c < n_channels)
         tl.store(partial + (end + chunk) * n_channels + c, squares, mask=c < n_channels)
 
@@ -112,15 +124,17 @@ def pull_kernel(
     source,  # B C H W
     mean,  # C, or None: of the source, which is normalised for dots
     rstd,  # C, or None
-    extra,  # B C H W, or None
+    extra,  # B C H W
     out,  # B C H W
     dots,  # R G S C: sums over a tile of grad source
     sums,  # R G S C, or None: of grad
     n_pixels,
     n_values,
     n_channels,
+    c_tiles,
     pitch,
     n_sources,
+    added,  # 1, or 0: there is nothing extra
     PER_CHANNEL: tl.constexpr,
     LENGTH: tl.constexpr,
     LAST: tl.constexpr,
@@ -130,19 +144,18 @@ def pull_kernel(
 ):
     """out = extra + sum_j w_j g_j, and sums of g_j h and g_j over a tile, each reader read once."""
     ACC: tl.constexpr = weight.dtype.element_ty
-    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[:, None]
-    n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
+    tile, side = tile_of(c_tiles, LAST)
+    c = (side * BLOCK_C + tl.arange(0, BLOCK_C))[:, None]
+    n = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
     mask = within(c, n, n_channels, n_values, LAST, ALIGN)
     first = tl.program_id(2) * (n_values if LAST else aligned(n_values, ALIGN))
     at = offsets(c, first + n, n_pixels, pitch, LAST, ALIGN)
     h = tl.load(source + at, mask=mask, other=0.0).to(ACC)
     if mean is not None:
         h = (h - along(mean, c, n_channels, LAST, ALIGN)) * along(rstd, c, n_channels, LAST, ALIGN)
-    total = tl.zeros([BLOCK_C, BLOCK_N], ACC)
-    if extra is not None:
-        total += tl.load(extra + at, mask=mask, other=0.0).to(ACC)
-    tile = tl.program_id(2).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
-    step = tl.num_programs(2).to(tl.int64) * tl.num_programs(0)
+    total = tl.load(extra + at, mask=both(mask, added != 0), other=0.0).to(ACC)
+    chunk = tl.program_id(2).to(tl.int64) * tl.cdiv(n_values, BLOCK_N) + tile
+    step = tl.num_programs(2).to(tl.int64) * tl.cdiv(n_values, BLOCK_N)
     for begin in range(0, 1 if table is None else n_sources, LENGTH):
         for k in tl.static_range(LENGTH):
             i = begin + k
@@ -150,7 +163,7 @@ def pull_kernel(
             g = entry(grads, table, k, i, n_sources) + at
             g = tl.load(g, mask=both(mask, n_sources > i), other=0.0).to(ACC)
             total += w * g
-            row = (i * step + tile) * n_channels + c
+            row = (i * step + chunk) * n_channels + c
             there = both(c < n_channels, n_sources > i)
             tl.store(dots + row, tl.sum(g * h, axis=1, keep_dims=True), mask=there)
             if sums is not None:
@@ -166,12 +179,14 @@ def through_stats_kernel(
     rstd,  # C
     slope,  # C: mean of total n
     shift,  # C: mean of total
-    extra,  # B C H W, or None
+    extra,  # B C H W
     out,  # B C H W
     n_pixels,
     n_values,
     n_channels,
+    c_tiles,
     pitch,
+    added,  # 1, or 0: there is nothing extra
     LAST: tl.constexpr,
     ALIGN: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -179,8 +194,9 @@ def through_stats_kernel(
 ):
     """out = rstd (total - shift - slope n) + extra, n = (h - mean) rstd."""
     ACC: tl.constexpr = rstd.dtype.element_ty
-    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[:, None]
-    n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
+    tile, side = tile_of(c_tiles, LAST)
+    c = (side * BLOCK_C + tl.arange(0, BLOCK_C))[:, None]
+    n = (tile * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
     mask = within(c, n, n_channels, n_values, LAST, ALIGN)
     at = offsets(c, n, n_pixels, pitch, LAST, ALIGN)
     r = along(rstd, c, n_channels, LAST, ALIGN)
@@ -188,8 +204,7 @@ def through_stats_kernel(
     h = (h - along(mean, c, n_channels, LAST, ALIGN)) * r
     t = tl.load(total + at, mask=mask, other=0.0) - along(shift, c, n_channels, LAST, ALIGN)
     t = r * (t - along(slope, c, n_channels, LAST, ALIGN) * h)
-    if extra is not None:
-        t += tl.load(extra + at, mask=mask, other=0.0).to(ACC)
+    t += tl.load(extra + at, mask=both(mask, added != 0), other=0.0).to(ACC)
     tl.store(out + at, t.to(out.dtype.element_ty), mask=mask)
 
 
@@ -241,8 +256,8 @@ def summed(
         out = new_map(first.shape, first, last=last)
     shape = (2, cut.groups * cut.n_tiles, first.shape[1])
     partial = torch.empty(shape if moments else 0, dtype=weight.dtype, device=first.device)
-    given = (*pointers(maps), weight, bias, out, partial if moments else None)
-    launch(weighted_sum_kernel, cut.grid, *given, **sizes_of(cut, maps, weight))
+    given = (*pointers(maps), weight, weight if bias is None else bias, out, partial if moments else None)
+    run(weighted_sum_kernel, cut, *given, biased=int(bias is not None), **sizes_of(cut, maps, weight))
     return out, partial, cut
 
 
@@ -281,9 +296,9 @@ def pull_normalized(
     cut = tiles([source], last=last)
     out = new_map(source.shape, source, last=last)
     extra = None if extra is None else native(extra, last=last, dense=True)
-    given = (total, source, mean, rstd, slope, shift, extra, out)
-    known = {"n_channels": C, "pitch": pitch_of(source, last=last), **cut.sizes()}
-    launch(through_stats_kernel, cut.grid, *given, **known)
+    given = (total, source, mean, rstd, slope, shift, source if extra is None else extra, out)
+    known = {"n_channels": C, "pitch": pitch_of(source, last=last), "added": int(extra is not None)}
+    run(through_stats_kernel, cut, *given, **known)
     return out, dots, sums
 
 
@@ -307,8 +322,10 @@ def _pull(
     partial = torch.empty(shape, dtype=weight.dtype, device=source.device)
     out = new_map(source.shape, source, last=last, dtype=weight.dtype if stats else None)
     dots, sums = partial[0], partial[1] if stats else None
-    given = (weight, source, *(stats or (None, None)), extra, out, dots, sums)
-    launch(pull_kernel, cut.grid, *pointers(maps), *given, **sizes_of(cut, maps, weight))
+    known = {**sizes_of(cut, maps, weight), "added": int(extra is not None)}
+    more = source if extra is None else extra
+    given = (weight, source, *(stats or (None, None)), more, out, dots, sums)
+    run(pull_kernel, cut, *pointers(maps), *given, **known)
     return out, partial
 
 
@@ -328,6 +345,5 @@ def sizes_of(cut: Tiles, maps: Sequence[Tensor], weight: Tensor) -> dict[str, ob
         "pitch": pitch_of(maps[0], last=cut.last),
         "n_sources": len(maps),
         "PER_CHANNEL": weight.shape[2] > 1,
-        "LENGTH": min(POINTERS, power_of_two(len(maps))),
-        **cut.sizes(),
+        "LENGTH": POINTERS,
     }
