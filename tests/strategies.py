@@ -14,6 +14,7 @@ from typing import Any
 import networkx as nx
 from hypothesis import strategies as st
 
+from connsearch.errors import SpecError
 from connsearch.graph import TOPOLOGIES, ConnectivityGraph, Node
 from connsearch.registry import Ref, Registry
 from connsearch.spec import AGGREGATIONS, UNITS, NetworkSpec, resolve
@@ -152,7 +153,7 @@ def specs(
         topology: Only this one.
         aggregation: Only this one; then channels never differ, unless it takes that.
         own_graph: Whether the graph may be given instead of drawn from topologies, or a family's.
-        drops: Whether training may drop edges at random, where nodes add or average.
+        drops: Whether training drops edges at random, where a rule finds some.
         max_layers: Most layers in a block.
         max_blocks: Most blocks.
     """
@@ -205,8 +206,42 @@ def specs(
     )
     if own_graph and draw(st.integers(0, 3)) == 0:
         spec = _with_own_graph(draw, spec)
-    adding = any(n.aggregation in (Ref("sum"), Ref("mean")) for n in resolve(spec).nodes)
-    return spec.model_copy(update={"drop": draw(refs(DROPS))}) if drops and adding else spec
+    return dropping(spec, draw(refs(DROPS))) if drops else spec
+
+
+def dropping(spec: NetworkSpec, drop: Ref) -> NetworkSpec:
+    """Return a network whose training drops edges; the network as it is if the rule finds none to drop."""
+    dropped = spec.model_copy(update={"drop": drop})
+    try:
+        resolve(dropped)
+    except SpecError:
+        return spec
+    return dropped
+
+
+JOINING = ("sum", "mean", "depthwise", "depthwise(form=paper)", "concat", "routed", "weighted", "gated")
+
+
+@st.composite
+def adding(draw: Draw, *, aggregations: Sequence[str] = ("sum", "mean"), max_layers: int = 12) -> NetworkSpec:
+    """Draw a network whose layers add, or join in another way of those given, and then normalise.
+
+    As often as not it is deep, and many of its layers add the same.
+    """
+    unit = st.sampled_from(["conv", "conv(kernel=1)", "basic", "bottleneck", "conv(order=post)"])
+    alike = draw(st.booleans())
+    same = st.sampled_from(["dense", "dense", "nearest(k=6)", "nearest(k=9)", "random_dag(p=0.8)"])
+    blocks = [
+        {
+            "topology": draw(same if alike else topologies()),
+            "aggregation": draw(st.sampled_from(aggregations)),
+            "unit": draw(unit),
+            "n_layers": draw(st.integers(max_layers - 3 if alike else 1, max_layers)),
+            "width": draw(st.integers(1, 3)),
+        }
+        for _ in range(draw(st.integers(1, 2)))
+    ]
+    return NetworkSpec(input=InputConfig(height=4, width=6), n_classes=3, blocks=blocks)
 
 
 @st.composite

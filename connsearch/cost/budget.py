@@ -20,6 +20,7 @@ from connsearch.cost.model import CostModel, cost_plan, tally_of
 from connsearch.errors import BudgetError, SpecError
 from connsearch.registry import Ref
 from connsearch.spec.chains import UNITS
+from connsearch.spec.given import check_network
 from connsearch.spec.network import NetworkSpec
 from connsearch.spec.resolve import resolve
 
@@ -41,6 +42,12 @@ class Budget:
 
     Raises:
         BudgetError: if nothing is bounded, a bound is below 1, or the tolerance is not within 0..1.
+
+    >>> budget = Budget(macs=40_000_000, params=1_000_000)
+    >>> print(budget)
+    40,000,000 macs and 1,000,000 params
+    >>> budget.use(macs=10_000_000, params=500_000)
+    0.5
     """
 
     macs: int | None = None
@@ -94,8 +101,17 @@ def fit_width(
 
     Raises:
         BudgetError: if the narrowest network is over budget; it names the bound and the least cost.
-        SpecError: if the specification describes no network.
+        SpecError: if the specification describes no network, or an argument is no such integer.
+
+    >>> from connsearch.cost import network_cost
+    >>> from connsearch.spec.presets import preset
+    >>> half = fit_width(preset("resnet-20"), Budget(macs=20_000_000))
+    >>> half.widths, network_cost(half).macs
+    ((12, 24, 36), 19823976)
     """
+    check_network(spec)
+    if not isinstance(budget, Budget):
+        raise SpecError(f"a Budget is asked for, got {budget!r}: give cs.Budget(macs=...)")
     for name, value in (("quantum", quantum), ("min_width", min_width)):
         if type(value) is not int or value < 1:
             raise SpecError(f"{name} must be an integer of at least 1, got {value!r}")

@@ -7,8 +7,13 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 from connsearch.errors import SpecError, did_you_mean
+from connsearch.text import si, table
 
 CONVENTIONS = ("2mac", "delugenet", "sparsenet")
+NOTE = (
+    "For one image. FLOPs = 2 (conv + linear). Memory: activations in float32, peak in inference, kept in "
+    "training."
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,25 @@ class NetworkCost(Cost):
             "n_layers": self.n_layers,
             "n_edges": self.n_edges,
         }
+
+    def row(self) -> dict[str, str]:
+        """Return what a table of costs says, by the column's name."""
+        counts = {
+            "params": self.params,
+            "MACs": self.macs,
+            "conv": self.conv_macs,
+            "linear": self.linear_macs,
+            "aggregation": self.aggregation_macs,
+            "FLOPs": self.flops(),
+        }
+        memory = {"inference": self.inference_bytes, "training": self.training_bytes}
+        sizes = {"layers": str(self.n_layers), "edges": str(self.n_edges)}
+        written = {name: si(count) for name, count in counts.items()}
+        return written | {name: f"{si(size)}B" for name, size in memory.items()} | sizes
+
+    def __str__(self) -> str:
+        row = self.row()
+        return f"{table([*row], [[*row.values()]])}\n{NOTE}"
 
     @classmethod
     def of(cls, additive: Cost, **rest: int) -> Self:

@@ -16,11 +16,11 @@ from connsearch.spec.ops import (
     Deconv,
     DepthwiseConv,
     GlobalPool,
-    Norm,
     Op,
     Pool,
     Shape,
     Upsample,
+    is_batch_norm,
     output_shape,
 )
 from connsearch.spec.resolve import resolve
@@ -48,8 +48,8 @@ def _elementwise(op: Op, before: Shape, after: Shape) -> int:
     """Return what ptflops adds for an operation beside multiply-accumulates."""
     if isinstance(op, Conv | Deconv):
         return after.size if op.bias else 0
-    if isinstance(op, Norm):
-        return 2 * before.size if op.kind == "batch" else 0
+    if is_batch_norm(op):
+        return 2 * before.size
     if isinstance(op, Act):
         return before.size if op.kind in _PTFLOPS_ACTIVATIONS else 0
     if isinstance(op, Pool | GlobalPool):
@@ -75,7 +75,7 @@ def params_and_statistics(spec: NetworkSpec) -> int:
     Raises:
         SpecError: if the specification describes no network.
     """
-    norms = (op for op, *_ in _steps(spec) if isinstance(op, Norm) and op.kind == "batch")
+    norms = (op for op, *_ in _steps(spec) if is_batch_norm(op))
     return network_cost(spec).params + sum(2 * op.channels for op in norms)
 
 

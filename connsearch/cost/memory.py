@@ -25,6 +25,7 @@ from connsearch.spec.ops import (
     Pool,
     Shape,
     Softmax,
+    is_relu,
     output_shape,
 )
 from connsearch.spec.plan import Line, NetworkPlan, NodePlan
@@ -104,11 +105,11 @@ def _allocated(op: Op, size: int, beside: int) -> list[int]:
 
 def _saves_input(op: Op) -> bool:
     """Return whether torch keeps an operation's input for its backward."""
-    return isinstance(op, _READ_BY_BACKWARD) or (isinstance(op, Act) and op.kind != "relu")
+    return isinstance(op, _READ_BY_BACKWARD) or (isinstance(op, Act) and not is_relu(op))
 
 
 def _saves_output(op: Op) -> bool:
-    return (isinstance(op, Act) and op.kind == "relu") or isinstance(op, Softmax)
+    return is_relu(op) or isinstance(op, Softmax)
 
 
 _READ_BY_BACKWARD = (Conv, DepthwiseConv, Deconv, Norm, Pool, Linear, Attention)

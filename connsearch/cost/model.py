@@ -14,6 +14,7 @@ from connsearch.cost.count import Tally, add_tallies, edge_tallies, network_tall
 from connsearch.cost.memory import ActivationMemory, activation_memory
 from connsearch.cost.symbolic import Monomial, Poly, Values, width_symbols
 from connsearch.errors import SpecError
+from connsearch.spec.given import check_network
 from connsearch.spec.network import NetworkSpec
 from connsearch.spec.plan import NetworkPlan
 from connsearch.spec.resolve import resolve
@@ -26,7 +27,13 @@ def network_cost(spec: NetworkSpec) -> NetworkCost:
 
     Raises:
         SpecError: if the specification describes no network.
+
+    >>> from connsearch.spec.presets import preset
+    >>> cost = network_cost(preset("resnet-20"))  # the paper prints 0.27 M parameters
+    >>> cost.params, cost.macs, cost.n_layers
+    (269722, 40551040, 9)
     """
+    check_network(spec)
     return plan_cost(cost_plan(spec))
 
 
@@ -59,11 +66,13 @@ def _memory_of(plan: BlockPlan | NetworkPlan) -> ActivationMemory:
 
 def node_costs(spec: NetworkSpec) -> dict[str, Cost]:
     """Return what each node owns by name, the edges into it apart; nodes and edges add up to the network."""
+    check_network(spec)
     return {plan.node.name: Cost(*add_tallies(node_tallies(plan))) for plan in resolve(spec).nodes}
 
 
 def edge_costs(spec: NetworkSpec) -> dict[tuple[str, str], Cost]:
     """Return what each edge owns, by the names of its source and its target."""
+    check_network(spec)
     plans = resolve(spec).nodes
     return {
         (plans[source].node.name, plan.node.name): Cost(*tally)
@@ -75,6 +84,16 @@ def edge_costs(spec: NetworkSpec) -> dict[tuple[str, str], Cost]:
 class CostModel:
     """The cost of one shape (topologies, aggregations, depths) as a function of its widths.
 
+    It prints as that function: w1 is the width of block 1.
+
+    >>> from connsearch.spec import NetworkSpec
+    >>> model = CostModel(NetworkSpec(blocks=[{"unit": "conv", "n_layers": 2}]))
+    >>> print(model)
+    params  18 w1^2 + 43 w1 + 10
+    MACs    18432 w1^2 + 27658 w1
+    >>> model.params([16]), model.macs([16])
+    (5306, 5161120)
+
     Args:
         spec: Gives the shape; its own widths do not matter.
 
@@ -83,6 +102,7 @@ class CostModel:
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
+        check_network(spec)
         self._n_blocks = len(spec.blocks)
         symbols: Any = width_symbols(self._n_blocks)
         self._plan = cost_plan(spec, symbols)
@@ -90,6 +110,12 @@ class CostModel:
         self._macs = _compile(tally.conv_macs + tally.linear_macs + tally.aggregation_macs)
         self._params = _compile(tally.params)
         self._rounds = any(map(_has_rounding, (self._macs, self._params)))
+
+    def __str__(self) -> str:
+        tally = self._tally
+        return (
+            f"params  {tally.params}\nMACs    {tally.conv_macs + tally.linear_macs + tally.aggregation_macs}"
+        )
 
     def macs(self, widths: Sequence[float]) -> Any:
         """Return the multiply-accumulates of one image: an integer at integer widths, between them a float.

@@ -84,8 +84,22 @@ class Poly:
         return Poly({(_FLOOR_SYMBOLS[key],): 1})
 
     def __repr__(self) -> str:
-        words = ["*".join([str(n), *(f"w{i}" for i in m)]) for m, n in sorted(self.terms.items())]
-        return " + ".join(words) or "0"
+        """Return the formula, squares first; w1 is the width of block 1."""
+        terms = sorted(self.terms.items(), key=lambda term: (-len(term[0]), term[0]))
+        return " + ".join(_product(n, monomial) for monomial, n in terms if n) or "0"
+
+
+def _product(number: Number, monomial: Monomial) -> str:
+    squares = len(monomial) == 2 and monomial[0] == monomial[1]
+    factors = [f"{_symbol(monomial[0])}^2"] if squares else [*map(_symbol, monomial)]
+    return " ".join([*([] if number == 1 and factors else [str(number)]), *factors])
+
+
+def _symbol(symbol: int) -> str:
+    if symbol >= 0:
+        return f"w{symbol + 1}"
+    poly, ratio = _FLOORS[-symbol - 1]
+    return f"max(1, floor({ratio} ({poly})))"
 
 
 def total(numbers: Sequence[Poly | int], counts: Sequence[int] = ()) -> Any:

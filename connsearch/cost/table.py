@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from connsearch.cost.cost import NOTE, NetworkCost
 from connsearch.cost.model import edge_costs, network_cost, node_costs
 from connsearch.graph import Node
 from connsearch.graph.outline import outline
@@ -28,37 +29,9 @@ def cost_record(spec: NetworkSpec) -> dict[str, Any]:
 
 def cost_table(specs: Sequence[NetworkSpec]) -> str:
     """Return a row for each network; memory is activations of one float32 image."""
-    header = [
-        "name",
-        "params",
-        "MACs",
-        "conv",
-        "linear",
-        "aggregation",
-        "FLOPs",
-        "inference",
-        "training",
-        "layers",
-        "edges",
-    ]
-    rows = []
-    for spec in specs:
-        cost = network_cost(spec)
-        counts = [
-            cost.params,
-            cost.macs,
-            cost.conv_macs,
-            cost.linear_macs,
-            cost.aggregation_macs,
-            cost.flops(),
-        ]
-        memory = [f"{si(cost.inference_bytes)}B", f"{si(cost.training_bytes)}B"]
-        rows.append([spec.name, *map(si, counts), *memory, str(cost.n_layers), str(cost.n_edges)])
-    note = (
-        "For one image. FLOPs = 2 (conv + linear). Memory: activations in float32, peak in inference, "
-        "kept in training."
-    )
-    return f"{table(header, rows, left=['name'])}\n{note}"
+    rows = [{"name": spec.name} | network_cost(spec).row() for spec in specs]
+    header = ["name", *NetworkCost().row()]
+    return f"{table(header, [[*row.values()] for row in rows], left=['name'])}\n{NOTE}"
 
 
 def node_table(spec: NetworkSpec) -> str:

@@ -91,16 +91,16 @@ class Written(NamedTuple):
             alone = "sources[0] if self.aggregation is None else " if self.aggregates == "some" else ""
             lines.append(f"        h = {alone}self.aggregation(sources)")
         x = "h"
-        for (name, op), how in zip(self.ops, self.forms(), strict=True):
-            if x != "h" and _starts_a_line(op, x):
+        for (name, _), how in zip(self.ops, self.forms(), strict=True):
+            if x != "h" and _makes_a_line(x):
                 lines.append(f"        h = {x}")
                 x = "h"
             x = how.call(f"self.{name}", x)
         return [*lines, *wrapped(f"        return {x}")]
 
 
-def _starts_a_line(op: object, x: str) -> bool:
-    """Return whether an operation begins the next step: what comes before ends in a convolution or such."""
+def _makes_a_line(x: str) -> bool:
+    """Return whether an expression makes a line: its last call is a convolution or such."""
     return x.startswith(
         ("self.conv", "self.deconv", "self.linear", "attention(", "F.max_pool2d", "F.avg_pool2d")
     )

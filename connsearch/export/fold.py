@@ -17,7 +17,7 @@ from connsearch.export.operations import as_convolution
 from connsearch.nn.folding import affine, folded, weighing
 from connsearch.nn.network import Network
 from connsearch.registry import Ref
-from connsearch.spec.ops import Conv, Norm
+from connsearch.spec.ops import Conv, is_batch_norm
 
 State = dict[str, Tensor]
 
@@ -67,7 +67,7 @@ def _layer(layer: Layer, network: Network) -> tuple[Layer, State]:
     ops: list[tuple[str, object]] = []
     for name, op in layer.ops:
         before = ops[-1] if ops else None
-        if before is not None and _is_batch_norm(op) and isinstance(before[1], Conv):
+        if before is not None and is_batch_norm(op) and isinstance(before[1], Conv):
             conv = _folds(before, module, state, layer.name, name)
             ops[-1] = (before[0], conv)
         else:
@@ -94,7 +94,7 @@ def _aggregation(layer: Layer, module: nn.Module, state: State) -> tuple[Layer, 
     sums = weighing(own)
     assert sums is not None
     ops: NamedOps = layer.ops
-    if ops and _is_batch_norm(ops[0][1]):
+    if ops and is_batch_norm(ops[0][1]):
         sums = sums.then(affine(module.get_submodule(ops[0][0])))
         _forget(state, f"{layer.name}.{ops[0][0]}.")
         ops = ops[1:]
@@ -104,10 +104,6 @@ def _aggregation(layer: Layer, module: nn.Module, state: State) -> tuple[Layer, 
     state[f"{layer.name}.aggregation.weight"] = sums.weight[:, 0].to(dtype).contiguous()
     state[f"{layer.name}.aggregation.bias"] = sums.bias.to(dtype)
     return layer._replace(aggregation=PAPER, ops=ops), state
-
-
-def _is_batch_norm(op: object) -> bool:
-    return isinstance(op, Norm) and op.kind == "batch"
 
 
 def _forget(state: State, prefix: str) -> None:
@@ -124,4 +120,4 @@ def _n_norms(layers: tuple[Layer, ...]) -> int:
         and layer.aggregation.name == "depthwise"
         and layer.aggregation != PAPER
     )
-    return inside + sum(_is_batch_norm(op) for layer in layers for _, op in layer.ops)
+    return inside + sum(is_batch_norm(op) for layer in layers for _, op in layer.ops)

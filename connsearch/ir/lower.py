@@ -14,6 +14,20 @@ def lower(spec: NetworkSpec) -> Program:
 
     Raises:
         SpecError: if the specification describes no network.
+
+    >>> block = {"topology": "dense", "aggregation": "concat", "unit": "conv", "n_layers": 1}
+    >>> print(lower(NetworkSpec(blocks=[block])))
+    program network: 3x32x32
+    %1: 16x32x32 = conv(3, 16) @stem.conv1 <- %0
+    %2: 16x32x32 = norm('batch', 16) @block1.layer1.norm1 <- %1
+    %3: 16x32x32 = act('relu') @block1.layer1.act1 <- %2
+    %4: 16x32x32 = conv(16, 16) @block1.layer1.conv1 <- %3
+    %5: 32x32x32 = aggregate.concat @head.aggregation <- %1 %4
+    %6: 32x32x32 = norm('batch', 32) @head.norm1 <- %5
+    %7: 32x32x32 = act('relu') @head.act1 <- %6
+    %8: 32x1x1 = global_pool() @head.pool1 <- %7
+    %9: 10x1x1 = linear(32, 10) @head.linear1 <- %8
+    return head %9
     """
     return lower_plan(resolve(spec), spec.name)
 

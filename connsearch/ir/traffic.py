@@ -25,6 +25,11 @@ operation reads each source once and writes what it gives out, and what it keeps
 | concatenation, norm and activation | y + 3y | y + y |
 | a convolution after them: what it reads is made, for backward again | x + (2y + x) + x | y + x + x |
 
+That a norm reads a map once means NCHW, and a channel of the batch that fits the cache: it is read there as
+often as it must be, before the next one. With channels last, in which training on a CPU runs, all channels
+are read together: a map that is larger than the cache is read twice, forward and backward, of which one is
+counted here.
+
 The gradients of the sources are moved where they are gathered: a shared source is read with the R gradients
 that fused readers left (of a plain sum they alone are read; a single one is handed on), and written once.
 The norms of concatenations add theirs to one map. A fused reader of a source that is not shared computes
@@ -40,8 +45,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from connsearch.errors import SpecError
 from connsearch.ir.passes.glue import is_fused, is_normalized, is_weighted, norms_concat
 from connsearch.ir.program import Aggregate, Op, Program, Scale
+from connsearch.ir.text import op_text
+from connsearch.ir.verify import CONVOLUTIONS
 from connsearch.spec.drops import EdgeDrop
 from connsearch.spec.ops import (
     Act,
@@ -106,20 +114,37 @@ def bytes_moved(program: Program, *, batch: int, bytes_per_element: int = 4, tra
         batch: Images in a batch.
         bytes_per_element: Of a map.
         training: Whether to count the backward pass.
+
+    Raises:
+        SpecError: if the program is of the pipeline "inference", where norms are folded into convolutions.
     """
     moved = [op_traffic(program, value) for value in range(1, len(program.ops) + 1)]
     return sum(t.total if training else t.forward for t in moved) * batch * bytes_per_element
 
 
 def op_traffic(program: Program, value: int) -> Traffic:
-    """Return what the operation that defines a value moves, and the gathering of that value's gradient."""
+    """Return what the operation that defines a value moves, and the gathering of that value's gradient.
+
+    Raises:
+        SpecError: if a norm or an activation is folded into a convolution.
+    """
     op = program.op(value)
+    if _folds(op):
+        raise SpecError(
+            f"%{value}: {op_text(op)}: what is folded into a convolution has no training step: "
+            "ask moved_in_evaluation(program, folded=True)"
+        )
     if is_fused(program, op):
         moved = _fused(program, op)
     else:
         shapes = [program.shape(source) for source in op.sources]
         moved = _step(op, shapes, into_image=op.reads == (0,))
     return moved + _gradient(program, value)
+
+
+def _folds(op: Op) -> bool:
+    kinds = op.kinds[:-1] if op.shared else op.kinds
+    return any(kind in CONVOLUTIONS for kind in kinds[:-1])
 
 
 def saved_ahead(n_sources: int, n_readers: int) -> int:

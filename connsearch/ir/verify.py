@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from connsearch.errors import VerifyError
+from connsearch.ir.passes.glue import is_normalized, norms_concat
 from connsearch.ir.program import Aggregate, Op, Program, Scale, Share, What
 from connsearch.ir.text import op_text
 from connsearch.spec.aggregations import rule_of
@@ -71,6 +72,8 @@ def _wrong(program: Program, value: int, op: Op) -> str:
     shapes = [program.shape(source) for source in op.sources]
     if op.aggregate is not None and len({shape[1:] for shape in shapes}) > 1:
         return "its sources differ in resolution"
+    if wrong := _wrong_sharing(program, op):
+        return wrong
     channels = [shape.channels for shape in shapes]
     if op.aggregate is not None and rule_of(op.aggregate.ref).equal_channels and len(set(channels)) > 1:
         return f"{op.aggregate.ref.label} takes sources of equal channels, got {channels}"
@@ -80,6 +83,14 @@ def _wrong(program: Program, value: int, op: Op) -> str:
         if wrong := _wrong_channels(step.what, reads):
             return wrong
     return "" if shape == op.shape else f"its shape is {'x'.join(map(str, shape))}"
+
+
+def _wrong_sharing(program: Program, op: Op) -> str:
+    """Return which source an operation normalises that is shared without statistics, or ""."""
+    if not (is_normalized(op) or norms_concat(op)):
+        return ""
+    found = [s for s in op.sources if s and (share := program.op(s).shared) is not None and not share.stats]
+    return f"it normalises %{found[0]}, which is shared without statistics" if found else ""
 
 
 def _wrong_order(op: Op) -> str:

@@ -8,7 +8,7 @@ equal with equal numbers. Shapes: C channels, H W pixels.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, TypeGuard, get_args
 
 ACTIVATIONS = ("relu", "elu", "silu", "gelu", "leaky_relu", "mish")
 NORMS = ("batch", "layer", "instance", "channel", "none")
@@ -155,6 +155,16 @@ Op = (
 )
 Chain = tuple[Op, ...]
 OPERATIONS = frozenset(get_args(Op))
+
+
+def is_batch_norm(op: object) -> TypeGuard[Norm]:
+    """Return whether something is a batch norm: in evaluation a x + b, with constants for each channel."""
+    return isinstance(op, Norm) and op.kind == "batch"
+
+
+def is_relu(op: object) -> TypeGuard[Act]:
+    """Return whether something is a ReLU, whose backward needs what it gives out alone."""
+    return isinstance(op, Act) and op.kind == "relu"
 
 
 class Shape(NamedTuple):

@@ -9,14 +9,15 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from connsearch.errors import SpecError
 from connsearch.ir import Op, Program, Step, lower
 from connsearch.ir.passes.eliminate_concat import eliminate_concat
 from connsearch.ir.passes.fuse_epilogues import fuse_epilogues
 from connsearch.ir.passes.fuse_norm_act import fuse_norm_act
+from connsearch.ir.passes.glue import norms_concat
 from connsearch.ir.passes.partial_sums import partial_sums
+from connsearch.ir.passes.pull_backward import pull_backward
 from connsearch.ir.passes.recompute import recompute
-from connsearch.ir.passes.share import pull_backward, share_statistics
+from connsearch.ir.passes.share_statistics import share_statistics
 from connsearch.ir.program import Aggregate, Scale
 from connsearch.registry import Ref
 from connsearch.spec import NetworkSpec
@@ -41,15 +42,7 @@ Combination = tuple[tuple[int, Fraction], ...]
 
 def dropping_network() -> st.SearchStrategy[NetworkSpec]:
     """Draw a specification in which training may drop sources."""
-    return specs(drops=True).filter(_drops_something)
-
-
-def _drops_something(spec: NetworkSpec) -> bool:
-    try:
-        lower(spec)
-    except SpecError:  # of nodes that add, none adds what a unit gives out
-        return False
-    return True
+    return specs(drops=True)
 
 
 def any_network() -> st.SearchStrategy[NetworkSpec]:
@@ -130,6 +123,12 @@ def _weighed(reads: list[Combination], weight: Fraction) -> Combination:
         for atom, factor in read:
             total[atom] = total.get(atom, Fraction(0)) + weight * factor
     return tuple(sorted(total.items()))
+
+
+def read_once(program: Program) -> int:
+    """Return the elements of the sources that one norm of a concatenation reads."""
+    reads = [source for op in program.ops if norms_concat(op) for source in op.sources]
+    return sum(program.shape(source).size for source in set(reads) if reads.count(source) == 1)
 
 
 def n_additions(program: Program) -> int:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
-from programs import TRAINING, network
+from hypothesis import given, strategies as st
+from programs import any_network, network
 
-from connsearch.ir import PIPELINES, Op, Program, lower, optimize, parse
-from connsearch.ir.pipelines import Pass
+from connsearch.ir import PIPELINES, Op, Program, lower, optimize, parse, verify
+from connsearch.ir.pipelines import PASSES, Pass
+from connsearch.ir.program import Share
 from connsearch.spec import AGGREGATIONS, NetworkSpec
 from connsearch.spec.aggregations import Aggregation, register_aggregation
-from strategies import specs
+from strategies import adding
 
 BEFORE: dict[str, str] = {
     "partial_sums": """
@@ -24,8 +27,10 @@ program sums: 4x8x8
 %3: 4x8x8 = conv(4, 4) @b.conv1 <- %2
 %4: 4x8x8 = aggregate.sum @c.aggregation <- %0 %1 %3
 %5: 4x8x8 = conv(4, 4) @c.conv1 <- %4
-%6: 4x8x8 = aggregate.sum @d.aggregation <- %0 %1 %5
-return head %6
+%6: 4x8x8 = aggregate.sum @d.aggregation <- %0 %1 %3 %5
+%7: 4x8x8 = conv(4, 4) @d.conv1 <- %6
+%8: 4x8x8 = aggregate.sum @e.aggregation <- %0 %1 %7
+return head %8
 """,
     "fuse_norm_act": """
 program norms: 4x8x8
@@ -81,6 +86,42 @@ program gradients: 4x8x8
 %5: 4x8x8 = aggregate.sum @d.aggregation <- %3 %4
 return head %5
 """,
+    "fold_norms": """
+program constants: 4x8x8
+%1: 4x8x8 = conv(4, 4) @a.conv1 <- %0
+%2: 4x8x8 = norm('batch', 4) @a.norm1 | act('relu') @a.act1 <- %1
+%3: 4x8x8 = depthwise_conv(4) @b.conv1 <- %2
+%4: 4x8x8 = norm('batch', 4) @b.norm1 <- %3
+%5: 4x8x8 = conv(4, 4) @c.conv1 <- %4
+%6: 4x8x8 = act('elu') @c.act1 <- %5
+%7: 4x8x8 = conv(4, 4) @d.conv1 <- %6
+%8: 4x8x8 = norm('batch', 4) @d.norm1 <- %7
+%9: 4x8x8 = aggregate.sum @e.aggregation <- %7 %8
+return head %9
+""",
+    "fuse_prologues": """
+program pixels: 4x8x8
+%1: 4x8x8 = conv(4, 4) @a.conv1 <- %0
+%2: 8x8x8 = aggregate.concat @b.aggregation | norm('batch', 8) @b.norm1 | act('relu') @b.act1 <- %0 %1
+%3: 4x8x8 = conv(8, 4, kernel=1) @b.conv1 | norm('batch', 4) @b.norm2 <- %2
+%4: 4x8x8 = aggregate.depthwise @c.aggregation | norm('batch', 4) @c.norm1 <- %1 %3
+%5: 4x8x8 = conv(4, 4, kernel=1) @c.conv1 <- %4
+%6: 4x8x8 = norm('batch', 4) @d.norm1 <- %5
+%7: 4x8x8 = conv(4, 4) @d.conv1 <- %6
+%8: 4x8x8 = norm('batch', 4) @e.norm1 <- %7
+%9: 4x4x4 = conv(4, 4, kernel=1, stride=2) @e.conv1 <- %8
+return head %9
+""",
+    "pool_first": """
+program averages: 4x8x8
+%1: 2x8x8 = conv(4, 2, kernel=1) @a.conv1 <- %0
+%2: 2x4x4 = pool('avg') @a.pool1 <- %1
+%3: 2x4x4 = conv(2, 2, kernel=1) @b.conv1 <- %2
+%4: 2x2x2 = pool('max') @b.pool1 <- %3
+%5: 2x2x2 = conv(2, 2) @c.conv1 <- %4
+%6: 2x1x1 = pool('avg') @c.pool1 <- %5
+return head %6
+""",
 }
 FAMOUS = {  # pairs of topology and aggregation, and the unit that goes with them
     "resnet": ("dense", "sum", "conv"),
@@ -95,7 +136,11 @@ FAMOUS = {  # pairs of topology and aggregation, and the unit that goes with the
 @pytest.mark.parametrize("name", BEFORE)
 def test_what_a_pass_does(name: str, golden: Callable[[str, str], None]) -> None:
     before = parse(BEFORE[name])
-    golden(name, f"{before}\n\n{name} makes of it\n\n{TRAINING[name](before)}")
+    golden(name, f"{before}\n\n{name} makes of it\n\n{PASSES[name](before)}")
+
+
+def test_every_pass_has_a_program() -> None:
+    assert set(BEFORE) == set(PASSES)
 
 
 @pytest.mark.parametrize("name", FAMOUS)
@@ -105,26 +150,68 @@ def test_famous_networks(name: str, golden: Callable[[str, str], None]) -> None:
     golden(name.replace(" ", "_"), f"{program}\n\nfused\n\n{optimize(program)}")
 
 
-@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize("pipeline", ["default", "inference"])
+def test_a_famous_network_by_other_pipelines(pipeline: str, golden: Callable[[str, str], None]) -> None:
+    texts = []
+    for name in ("densenet", "delugenet"):
+        topology, aggregation, unit = FAMOUS[name]
+        texts.append(str(optimize(lower(network(topology, aggregation, unit=unit)), pipeline)))
+    golden(f"pipeline_{pipeline}", "\n\n".join(texts))
+
+
+@pytest.mark.parametrize("name", BEFORE)
 def test_what_a_pass_has_done_is_not_done_again(name: str) -> None:
-    once = TRAINING[name](parse(BEFORE[name]))
-    assert TRAINING[name](once) is once
+    before = parse(BEFORE[name])
+    once = PASSES[name](before)
+    assert once != before
+    assert PASSES[name](once) is once
 
 
-@settings(max_examples=40)
-@given(specs(own_graph=False))
-def test_where_nothing_applies_the_program_itself_is_returned(spec: NetworkSpec) -> None:
+@given(st.one_of(any_network(), adding()))
+@pytest.mark.parametrize("pipeline", sorted(PIPELINES))
+def test_in_a_pipeline_a_pass_has_nothing_to_do_twice(pipeline: str, spec: NetworkSpec) -> None:
     program = lower(spec)
-    for rewrite in TRAINING.values():
+    for rewrite in PIPELINES[pipeline]:
         found = rewrite(program)
         assert found is program or found != program
+        assert rewrite(found) is found
         program = found
 
 
-def test_nothing_applies_to_a_program_of_one_convolution() -> None:
+@pytest.mark.parametrize("name", BEFORE)
+def test_nothing_applies_to_a_program_of_one_convolution(name: str) -> None:
     program = parse("program p: 4x8x8\n%1: 4x8x8 = conv(4, 4) @a.conv1 <- %0\nreturn head %1")
-    for rewrite in TRAINING.values():
-        assert rewrite(program) is program
+    assert PASSES[name](program) is program
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param("%2: 2x4x4 = pool('avg', 3, 2, 1) <- %1\nreturn h %2", id="padding is averaged, too"),
+        pytest.param("%2: 2x8x8 = pool('avg', 1, 1) <- %1\nreturn h %2", id="as many pixels"),
+        pytest.param("%2: 2x4x4 = pool('max') <- %1\nreturn h %2", id="a maximum"),
+        pytest.param("%2: 2x4x4 = pool('avg') <- %1\nreturn a %1, h %2", id="given out"),
+        pytest.param(
+            "%2: 2x4x4 = pool('avg') <- %1\n%3: 2x4x4 = pool('max') <- %1\nreturn a %2, b %3",
+            id="two readers",
+        ),
+    ],
+)
+def test_convolutions_that_pools_cannot_go_before(lines: str) -> None:
+    program = verify(parse(f"program p: 4x8x8\n%1: 2x8x8 = conv(4, 2, kernel=1) <- %0\n{lines}"))
+    assert PASSES["pool_first"](program) is program
+
+
+def test_statistics_are_added_to_what_is_shared_already() -> None:
+    sources = "%1: 4x8x8 = conv(4, 4) @a.conv1 <- %0\n%2: 4x8x8 = conv(4, 4) @b.conv1 <- %0\n"
+    weighed = "%3: 4x8x8 = aggregate.weighted @c.aggregation <- %1 %2\n"
+    concat = (
+        "%4: 8x8x8 = aggregate.concat @d.aggregation <- %1 %2\n%5: 8x8x8 = norm('batch', 8) @d.norm1 <- %4\n"
+    )
+    program = parse(f"program p: 4x8x8\n{sources}{weighed}{concat}return a %3, b %5")
+    orders = list(permutations(("pull_backward", "eliminate_concat", "share_statistics")))
+    found = {reduce(lambda made, name: PASSES[name](made), order, program) for order in orders[:5]}
+    assert {made.op(1).shared for made in found} == {Share(stats=True)}
 
 
 @pytest.fixture

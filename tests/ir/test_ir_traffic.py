@@ -6,10 +6,10 @@ from functools import reduce
 
 import pytest
 from hypothesis import given
-from programs import TRAINING, any_network, network
+from programs import TRAINING, any_network, network, read_once
 
+from connsearch.errors import SpecError
 from connsearch.ir import Program, lower, optimize, parse
-from connsearch.ir.passes.glue import norms_concat
 from connsearch.ir.traffic import Traffic, bytes_moved, op_traffic, saved_ahead
 from connsearch.spec import NetworkSpec
 
@@ -165,13 +165,17 @@ def test_no_pass_moves_more(spec: NetworkSpec) -> None:
 def test_concatenations_pay_unless_a_source_has_one_reader(spec: NetworkSpec) -> None:
     program = through(lower(spec), "partial_sums", "fuse_norm_act", "fuse_epilogues")
     found = through(program, "eliminate_concat", "share_statistics")
-    assert moved(found) <= moved(program) + 4 * _read_once(found)
+    assert moved(found) <= moved(program) + 4 * read_once(found)
 
 
-def _read_once(program: Program) -> int:
-    """Return the elements of the sources that one norm of a concatenation reads."""
-    reads = [source for op in program.ops if norms_concat(op) for source in op.sources]
-    return sum(program.shape(source).size for source in set(reads) if reads.count(source) == 1)
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_folded_has_no_training_step(*, training: bool) -> None:
+    program = optimize(lower(network("dense", "concat")), "inference")
+    message = (
+        r"^%3: 4x8x8 = conv.* \| act.* has no training step: ask moved_in_evaluation\(program, folded=True\)$"
+    )
+    with pytest.raises(SpecError, match=message):
+        bytes_moved(program, batch=1, training=training)
 
 
 @given(any_network())

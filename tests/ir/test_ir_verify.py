@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
-from programs import TRAINING, dropping_network, network, small_presets
+from hypothesis import given, settings, strategies as st
+from programs import TRAINING, any_network, dropping_network, network, small_presets
 
 from connsearch.errors import SpecError, VerifyError
 from connsearch.ir import PIPELINES, Program, list_passes, lower, optimize, parse, verify
-from connsearch.ir.pipelines import Pass
+from connsearch.ir.pipelines import INFERENCE, Pass
 from connsearch.ir.program import Op, Step
 from connsearch.spec import NetworkSpec
 from connsearch.spec.ops import Act, Shape
@@ -22,6 +22,17 @@ def test_every_pass_keeps_every_rule(spec: NetworkSpec) -> None:
     program = verify(lower(spec))
     for name, rewrite in TRAINING.items():
         program = verify(rewrite(program), after=name)
+
+
+@pytest.mark.parametrize("pipeline", ["fused", INFERENCE])
+def test_passes_keep_every_rule_in_any_order(pipeline: str) -> None:
+    @given(any_network(), st.permutations(PIPELINES[pipeline]))
+    def check(spec: NetworkSpec, passes: list[Pass]) -> None:
+        program = lower(spec)
+        for rewrite in passes:
+            program = verify(rewrite(program), after=rewrite.__name__)
+
+    check()
 
 
 def test_presets_are_valid_after_every_pass() -> None:
@@ -127,6 +138,16 @@ FUSED = "aggregate, norm, act, conv, share"
         pytest.param(["3x8x8 = slice(2, 5) <- %0"], "slice takes 5 channels or more, got 4", id="slice"),
         pytest.param(["2x1x1 = linear(3, 2) <- %0"], "linear takes 3 features, got 256", id="linear"),
         pytest.param(["5x8x8 = act('relu') <- %0"], "its shape is 4x8x8", id="shape"),
+        pytest.param(
+            ["4x8x8 = conv(4, 4) | share() <- %0", "4x8x8 = aggregate.depthwise <- %0 %1"],
+            "it normalises %1, which is shared without statistics",
+            id="shared, weighed",
+        ),
+        pytest.param(
+            ["4x8x8 = conv(4, 4) | share() <- %0", "8x8x8 = aggregate.concat | norm('batch', 8) <- %0 %1"],
+            "it normalises %1, which is shared without statistics",
+            id="shared, concatenated",
+        ),
     ],
 )
 def test_a_broken_operation_is_named(lines: list[str], message: str) -> None:
@@ -188,4 +209,4 @@ def test_an_unknown_pipeline_is_refused() -> None:
 
 
 def test_passes_are_listed() -> None:
-    assert set(TRAINING) <= set(list_passes())
+    assert set(TRAINING) | {"fold_norms", "fuse_prologues", "pool_first"} == set(list_passes())

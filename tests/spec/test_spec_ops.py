@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from connsearch.spec.ops import Op, op_names
+from connsearch.spec.ops import ACTIVATIONS, NORMS, Act, Norm, Op, is_batch_norm, is_relu, op_names
 
 OPERATIONS = get_args(Op)
 
@@ -23,3 +23,10 @@ def test_different_operations_are_unequal_whatever_their_numbers(one: type, othe
 def test_every_operation_has_a_name_in_state_dicts(operation: type) -> None:
     numbers = {field: 1 for field in operation._fields if field not in operation._field_defaults}
     assert op_names((operation(**numbers),))[0].endswith("1")
+
+
+def test_batch_norm_and_relu_are_told_from_all_others() -> None:
+    others = [Norm(kind, 4) for kind in NORMS] + [Act(kind) for kind in ACTIVATIONS]
+    others += [Norm("relu", 4), Act("batch"), None]
+    assert [op for op in others if is_batch_norm(op)] == [Norm("batch", 4)]
+    assert [op for op in others if is_relu(op)] == [Act("relu")]

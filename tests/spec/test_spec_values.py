@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,17 @@ GRAPH = ConnectivityGraph.from_edges([("s", "a"), ("s", "b"), ("a", "b"), ("b", 
 
 @given(specs())
 def test_toml_and_back(spec: NetworkSpec) -> None:
-    import tomllib
-
     again = NetworkSpec.from_dict(tomllib.loads(spec.to_toml()))
     assert again == spec
     assert hash(again) == hash(spec)
     assert again.to_toml() == spec.to_toml()
+
+
+def test_an_edge_is_a_line() -> None:
+    graph = ConnectivityGraph.from_edges([("s", 'a"],['), ('a"],[', "h")])
+    text = NetworkSpec.from_graph(graph).to_toml()
+    assert text.endswith('edges = [\n    ["s", "a\\"],["],\n    ["a\\"],[", "h"],\n]\n')
+    assert NetworkSpec.from_dict(tomllib.loads(text)).graph() == graph
 
 
 @given(specs())

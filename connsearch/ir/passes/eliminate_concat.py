@@ -14,21 +14,22 @@ becomes
 from __future__ import annotations
 
 from connsearch.ir.passes.glue import glued
-from connsearch.ir.program import Op, Program
-from connsearch.spec.ops import Norm
+from connsearch.ir.passes.sharing import normalized_sources, shared
+from connsearch.ir.program import Op, Program, Share
+from connsearch.spec.ops import is_batch_norm
 
 
 def eliminate_concat(program: Program) -> Program:
-    """Glue batch norms (and what is glued to them) to concatenations that they alone read."""
-    return glued(program, _fits)
+    """Glue batch norms (and what is glued to them) to concatenations that they alone read.
+
+    Sources that are shared already get statistics.
+    """
+    made = glued(program, _fits)
+    known = {source for source in normalized_sources(made) if source and made.op(source).shared}
+    return shared(made, known, Share(stats=True))
 
 
 def _fits(first: Op, second: Op) -> bool:
-    what, norm = first.aggregate, second.steps[0].what
-    return (
-        what is not None
-        and what.ref.name == "concat"
-        and len(first.steps) == 1
-        and isinstance(norm, Norm)
-        and norm.kind == "batch"
-    )
+    what = first.aggregate
+    concatenates = what is not None and what.ref.name == "concat" and len(first.steps) == 1
+    return concatenates and is_batch_norm(second.steps[0].what)

@@ -14,9 +14,9 @@ becomes
 from __future__ import annotations
 
 from connsearch.ir.passes.glue import glued
-from connsearch.ir.program import Op, Program, Step
+from connsearch.ir.program import Op, Program
 from connsearch.ir.verify import CONVOLUTIONS
-from connsearch.spec.ops import Act, Norm
+from connsearch.spec.ops import is_batch_norm, is_relu
 
 
 def fold_norms(program: Program) -> Program:
@@ -25,12 +25,5 @@ def fold_norms(program: Program) -> Program:
 
 
 def _fits(first: Op, second: Op) -> bool:
-    folded = all(_is_foldable(step) for step in second.steps)
+    folded = all(is_batch_norm(step.what) or is_relu(step.what) for step in second.steps)
     return folded and len(first.steps) == 1 and first.kinds[0] in CONVOLUTIONS
-
-
-def _is_foldable(step: Step) -> bool:
-    what = step.what
-    return (isinstance(what, Norm) and what.kind == "batch") or (
-        isinstance(what, Act) and what.kind == "relu"
-    )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from connsearch.ir.passes.glue import glued, is_weighted
 from connsearch.ir.program import Op, Program
-from connsearch.spec.ops import Norm
+from connsearch.spec.ops import is_batch_norm
 
 
 def fuse_epilogues(program: Program) -> Program:
@@ -23,5 +23,4 @@ def fuse_epilogues(program: Program) -> Program:
 
 
 def _fits(first: Op, second: Op) -> bool:
-    norm = second.steps[0].what
-    return is_weighted(first) and len(first.steps) == 1 and isinstance(norm, Norm) and norm.kind == "batch"
+    return is_weighted(first) and len(first.steps) == 1 and is_batch_norm(second.steps[0].what)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from connsearch.ir.passes.glue import glued
 from connsearch.ir.program import Op, Program
-from connsearch.spec.ops import Act, Norm
+from connsearch.spec.ops import is_batch_norm, is_relu
 
 
 def fuse_norm_act(program: Program) -> Program:
@@ -20,11 +20,5 @@ def fuse_norm_act(program: Program) -> Program:
 
 
 def _fits(first: Op, second: Op) -> bool:
-    norm, act = first.steps[-1].what, second.steps[0].what
-    return (
-        isinstance(norm, Norm)
-        and norm.kind == "batch"
-        and isinstance(act, Act)
-        and act.kind == "relu"
-        and len(first.steps) == len(second.steps) == 1
-    )
+    alone = len(first.steps) == len(second.steps) == 1
+    return alone and is_batch_norm(first.steps[0].what) and is_relu(second.steps[0].what)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from connsearch.ir.passes.glue import glued, is_weighted, norms_concat
 from connsearch.ir.program import Op, Program
-from connsearch.spec.ops import Conv, Norm
+from connsearch.spec.ops import Conv, is_batch_norm
 
 
 def fuse_prologues(program: Program) -> Program:
@@ -26,8 +26,7 @@ def fuse_prologues(program: Program) -> Program:
 def _fits(first: Op, second: Op) -> bool:
     what = second.steps[0].what
     pixelwise = isinstance(what, Conv) and what.kernel == what.stride == what.groups == 1 and not what.padding
-    norm = first.steps[0].what
-    normal = isinstance(norm, Norm) and norm.kind == "batch"
+    normal = is_batch_norm(first.steps[0].what)
     return pixelwise and "conv" not in first.kinds and (normal or _joins(first))
 
 

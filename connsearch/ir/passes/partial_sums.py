@@ -3,21 +3,22 @@
 A block where each layer reads the sum of all earlier outputs adds 1 + 2 + ... + (n - 1) maps: quadratic in
 depth. Each sum extends the one before by a term, so that n - 1 additions do:
 
-    %3 = aggregate.sum <- %1 %2                %3 = aggregate.sum <- %1 %2
-    %5 = aggregate.sum <- %1 %2 %4      ->     %5 = aggregate.sum <- %3 %4
+    %9 = aggregate.sum <- %1 %2 %4 %6 %8                %9 = aggregate.sum <- %1 %2 %4 %6 %8
+    %11 = aggregate.sum <- %1 %2 %4 %6 %8 %10     ->    %11 = aggregate.sum <- %9 %10
 
-Sparse patterns share terms too: two terms that several sums have in common get a sum of their own, the most
-common two first. A mean is a sum, scaled; it becomes one where that is part of another. Terms may then be
-added in another order: results differ by rounding.
+Sparse patterns share terms too: two terms that several sums have in common get a sum of their own. A mean
+is a sum, scaled; it becomes one where that is part of another. One pass over many maps is fast by itself,
+so that nothing is done that would not move less (`connsearch.ir.passes.sums`): a sum of three is not worth
+a sum of two and another. Terms may be added in another order: results differ by rounding.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import combinations
 
+from connsearch.ir.passes.sums import Sums, adds, is_mean
 from connsearch.ir.program import Aggregate, Op, Program, Scale, Step, renumbered
 from connsearch.registry import Ref
 
@@ -26,148 +27,151 @@ Pair = tuple[int, int]
 
 
 def partial_sums(program: Program) -> Program:
-    """Build sums from each other."""
-    found = _from_each_other(program)
-    _share_pairs(found)
-    if all(found.terms.get(value) == program.op(value).reads for value in found.totals):
-        return program
-    return renumbered(program, _rewritten(program, found))
+    """Build sums from each other, until nothing more pays."""
+    before = None
+    while program is not before:
+        before, program = program, _rebuilt(_without_equals(program))
+    return program
 
 
-@dataclass
-class _Sums:
-    """How sums are to be built.
-
-    Attributes:
-        next: A number that no value and no sum has.
-        totals: For each sum or mean, the number of its sum: a sum's own, or that of one that is equal.
-        terms: For each number of a sum, what it adds; a single term is what it equals.
-    """
-
-    next: int
-    totals: dict[int, int] = field(default_factory=dict)
-    terms: dict[int, tuple[int, ...]] = field(default_factory=dict)
-
-    def number(self) -> int:
-        self.next += 1
-        return self.next - 1
-
-    def resolved(self, number: int) -> int:
-        """Return the number of what is really added, for one that equals another sum."""
-        while len(terms := self.terms.get(number, ())) == 1:
-            (number,) = terms
-        return number
+def _without_equals(program: Program) -> Program:
+    """Return the program with equal sums, and equal means, made once."""
+    found: dict[tuple[bool, frozenset[int]], int] = {}
+    same: dict[int, int] = {}
+    ops: list[tuple[int, Op]] = []
+    for value, op in enumerate(program.ops, start=1):
+        op = _reading(op, same)
+        if value not in program.kept and adds(op):
+            first = found.setdefault((is_mean(op), frozenset(op.reads)), value)
+            if first != value:
+                same[value] = first
+                continue
+        ops.append((value, op))
+    return renumbered(program, ops) if same else program
 
 
-def _adding(program: Program) -> dict[int, frozenset[int]]:
-    """Return what each sum adds; means among them where that is part of what another one adds."""
-    values = [v for v, op in enumerate(program.ops, start=1) if _adds(op) and v not in program.kept]
-    sets = {value: frozenset(program.op(value).reads) for value in values}
-
-    def related(value: int) -> bool:
-        own = sets[value]
-        return any(own <= other or other < own for v, other in sets.items() if v != value)
-
-    return {v: terms for v, terms in sets.items() if not _is_mean(program.op(v)) or related(v)}
+def _rebuilt(program: Program) -> Program:
+    sums = Sums(program)
+    given = dict(sums.terms)
+    for group in sums.groups():
+        sums = _with_parts(sums, group)
+    _share_pairs(sums)
+    return program if sums.terms == given else renumbered(program, _rewritten(program, sums))
 
 
-def _adds(op: Op) -> bool:
-    what = op.aggregate
-    adds = what is not None and what.ref in (Ref("sum"), Ref("mean")) and not what.drops
-    return adds and len(op.steps) == 1 and len(set(op.reads)) == len(op.reads)
+def _with_parts(sums: Sums, group: list[int]) -> Sums:
+    """Return sums built from each other; for means that pays if most of them become sums."""
+    means = {number: sums.terms[number] for number in group if number in sums.means}
+    if means:
+        scaled = sums.copy()
+        scaled.replace(means)
+        _use_parts(scaled, group)
+        if scaled.moved().is_less(sums.moved()):
+            return scaled
+    _use_parts(sums, group)
+    return sums
 
 
-def _is_mean(op: Op) -> bool:
-    return op.aggregate is not None and op.aggregate.ref == Ref("mean")
+def _use_parts(sums: Sums, group: list[int]) -> None:
+    """Build sums from the largest others that are part of them, the longest first."""
+    sets = {number: frozenset(sums.terms[number]) for number in group}
+    by_size = sorted(group, key=lambda number: (len(sets[number]), number in sums.means), reverse=True)
+    for place, whole in enumerate(by_size):
+        for part in by_size[place + 1 :]:
+            own = sums.terms[whole]
+            if part in own or not sets[part].issubset(own):  # a part that is a term would be added twice
+                continue
+            rest = tuple(term for term in own if term not in sets[part])
+            if rest or whole in sums.means:  # sums that have come to be equal are made once, next time
+                sums.replace_if_less({whole: (part, *rest), part: sums.terms[part]})
 
 
-def _from_each_other(program: Program) -> _Sums:
-    """Return each sum, built from the largest others that are part of it."""
-    found = _Sums(len(program.ops) + 1)
-    known: dict[frozenset[int], int] = {}
-    by_size: list[frozenset[int]] = []  # of the known, the largest first
-    for value, whole in sorted(_adding(program).items(), key=lambda item: len(item[1])):
-        if whole in known:
-            found.totals[value] = known[whole]
-            continue
-        parts, rest = [], whole
-        for part in by_size:
-            if part < rest and known[part] not in rest:  # else it would be added twice
-                parts.append(known[part])
-                rest -= part
-        number = found.number() if _is_mean(program.op(value)) else value
-        known[whole] = found.totals[value] = number
-        by_size.insert(0, whole)
-        found.terms[number] = (*parts, *(read for read in program.op(value).reads if read in rest))
-    return found
-
-
-def _share_pairs(found: _Sums) -> None:
-    """Take out of sums what two or more of them have in common, two terms at a time."""
+def _share_pairs(sums: Sums) -> None:
+    """Take out of sums of four or more what several of them have in common, two terms at a time."""
     holders: defaultdict[Pair, set[int]] = defaultdict(set)  # the sums that add both
-    for number, terms in found.terms.items():
-        for pair in combinations(sorted(terms), 2):
-            holders[pair].add(number)
-    queue = [_rank(pair, numbers) for pair, numbers in holders.items() if len(numbers) > 1]
+    for number, terms in sums.terms.items():
+        if _may_hold(sums, number):
+            for pair in combinations(sorted(terms), 2):
+                holders[pair].add(number)
+    queue = [rank for pair in holders if (rank := _rank(sums, pair, holders)) is not None]
     heapify(queue)
     while queue:
         rank = heappop(queue)
         pair = (-rank[1], -rank[2])
-        numbers = holders[pair]
-        if rank != _rank(pair, numbers):  # another pair has taken a term of it since
-            if len(numbers) > 1:
-                heappush(queue, _rank(pair, numbers))
+        now = _rank(sums, pair, holders)
+        if now != rank:  # another pair has taken a term of it since
+            if now is not None:
+                heappush(queue, now)
             continue
-        for new in _take(pair, sorted(numbers), found, holders):
-            if len(holders[new]) > 1:
-                heappush(queue, _rank(new, holders[new]))
+        for formed in _take(sums, pair, holders):
+            if (rank := _rank(sums, formed, holders)) is not None:
+                heappush(queue, rank)
 
 
-def _rank(pair: Pair, numbers: set[int]) -> tuple[int, int, int]:
-    """Return what is least for the pair that most sums have in common, the latest of these."""
-    return -len(numbers), -pair[0], -pair[1]
+def _may_hold(sums: Sums, number: int) -> bool:
+    one_pass = number in sums.means and number not in sums.scaled
+    return len(sums.terms[number]) > 3 and not one_pass
 
 
-def _take(pair: Pair, numbers: list[int], found: _Sums, holders: defaultdict[Pair, set[int]]) -> list[Pair]:
+def _rank(sums: Sums, pair: Pair, holders: dict[Pair, set[int]]) -> tuple[int, int, int] | None:
+    """Return what is least for the pair that saves most, the latest of these; None if it saves nothing."""
+    if len(holders[pair]) < 3:  # evaluation would move more: a sum is three maps, each holder reads one less
+        return None
+    saved = sums.saved_by_pair(pair, len(holders[pair]))
+    return (-saved, -pair[0], -pair[1]) if saved > 0 else None
+
+
+def _take(sums: Sums, pair: Pair, holders: defaultdict[Pair, set[int]]) -> list[Pair]:
     """Give a pair a sum of its own in those that hold it; return the pairs that this one now forms."""
-    made = found.number()
-    formed = dict.fromkeys((term, made) for number in numbers for term in found.terms[number])
+    made, numbers = sums.number(), sorted(holders.pop(pair))
+    changes: dict[int, tuple[int, ...]] = {made: pair}
+    formed: dict[Pair, None] = {}
     for number in numbers:
-        rest = tuple(term for term in found.terms[number] if term not in pair)
-        for term in rest:
-            for old in pair:
-                holders[min(term, old), max(term, old)].discard(number)
+        rest = tuple(term for term in sums.terms[number] if term not in pair)
+        changes[number] = (made, *rest)
+        lost = [(min(term, old), max(term, old)) for term in rest for old in pair]
+        if len(rest) < 3:
+            lost += combinations(sorted(rest), 2)
+        for held in lost:
+            holders[held].discard(number)
+        for term in rest if len(rest) > 2 else ():
             holders[term, made].add(number)
-        found.terms[number] = (made, *rest)
-    del holders[pair]
-    found.terms[made] = pair
+            formed[term, made] = None
+    sums.replace(changes)
     return list(formed)
 
 
-def _rewritten(program: Program, found: _Sums) -> list[tuple[int, Op]]:
+def _rewritten(program: Program, sums: Sums) -> list[tuple[int, Op]]:
     """Return the operations: a sum where it is first needed, for a mean what scales it."""
     ops: dict[int, Op] = {}
-    same: dict[int, int] = {}  # what to read instead of a value
-    means: dict[tuple[int, int], int] = {}  # by the sum that is scaled, and by how much
+    numbers = {value: number for number, value in sums.means.items() if number in sums.scaled}
 
     def place(number: int, op: Op) -> None:
-        if number in ops or number not in found.terms:
-            return
-        terms = [found.resolved(term) for term in found.terms[number]]
-        for term in terms:
-            place(term, op)
-        ops[number] = Op((_SUM,), tuple(same.get(term, term) for term in terms), op.shape)
+        if number in sums.terms and number not in ops:
+            terms = tuple(_resolved(sums, term) for term in sums.terms[number])
+            for term in terms:
+                place(term, op)
+            as_it_was = number <= len(program.ops) and program.op(number).reads == terms
+            ops[number] = program.op(number) if as_it_was else Op((_SUM,), terms, op.shape)
 
     for value, op in enumerate(program.ops, start=1):
-        if value not in found.totals:
-            ops[value] = Op(op.steps, tuple(same.get(read, read) for read in op.reads), op.shape)
+        number = numbers.get(value, value)
+        if number not in sums.terms:
+            ops[value] = op
             continue
-        total = found.resolved(found.totals[value])
-        place(total, op)
-        if not _is_mean(op):
-            same[value] = total
-        elif (mean := means.setdefault((total, len(op.reads)), value)) != value:
-            same[value] = mean
-        else:
-            ops[value] = Op((Step(Scale(1 / len(op.reads))),), (total,), op.shape)
+        number = _resolved(sums, number)
+        place(number, op)
+        if value in numbers:
+            ops[value] = Op((Step(Scale(1 / len(op.reads))),), (number,), op.shape)
     return list(ops.items())
+
+
+def _resolved(sums: Sums, number: int) -> int:
+    """Return the number of what is really added, for one that equals another sum."""
+    while len(terms := sums.terms.get(number, ())) == 1:
+        (number,) = terms
+    return number
+
+
+def _reading(op: Op, same: dict[int, int]) -> Op:
+    return Op(op.steps, tuple(same.get(read, read) for read in op.reads), op.shape)
