@@ -7,67 +7,88 @@ from typing import TYPE_CHECKING
 from connsearch._lazy import lazy
 
 if TYPE_CHECKING:
-    from connsearch.cost import (
-        Budget as Budget,
-        Cost as Cost,
-        CostModel as CostModel,
-        edge_costs as edge_costs,
-        fit_width as fit_width,
-        network_cost as network_cost,
-        node_costs as node_costs,
-    )
-    from connsearch.data import (
-        list_datasets as list_datasets,
-        load_dataset as load_dataset,
-        register_dataset as register_dataset,
-    )
+    from connsearch.cost import Budget, Cost, CostModel, edge_costs, fit_width, network_cost, node_costs
+    from connsearch.data import list_datasets, load_dataset, register_dataset
     from connsearch.errors import (
-        BudgetError as BudgetError,
-        ConnsearchError as ConnsearchError,
-        SpecError as SpecError,
-        StudyError as StudyError,
+        BudgetError,
+        ConnsearchError,
+        DataError,
+        KernelError,
+        SpecError,
+        StudyError,
+        TrainError,
+        VerifyError,
     )
-    from connsearch.graph import (
-        ConnectivityGraph as ConnectivityGraph,
-        list_topologies as list_topologies,
-        register_topology as register_topology,
-    )
-    from connsearch.ir import lower as lower, optimize as optimize
-    from connsearch.nn import (
-        Network as Network,
-        build as build,
-        implement_aggregation as implement_aggregation,
-    )
-    from connsearch.plots import (
-        plot_connectivity as plot_connectivity,
-        plot_graph as plot_graph,
-        plot_history as plot_history,
-        plot_importance as plot_importance,
-        plot_pareto as plot_pareto,
-    )
-    from connsearch.report import (
-        pareto_html as pareto_html,
-        report_of as report_of,
-        write_report as write_report,
-    )
-    from connsearch.search import (
-        ParetoFront as ParetoFront,
-        SearchSpace as SearchSpace,
-        Study as Study,
-        StudyConfig as StudyConfig,
-    )
+    from connsearch.graph import ConnectivityGraph, list_topologies, register_topology
+    from connsearch.ir import lower, optimize
+    from connsearch.nn import Network, build, graphed, implement_aggregation
+    from connsearch.plots import plot_connectivity, plot_graph, plot_history, plot_importance, plot_pareto
+    from connsearch.report import pareto_html, report_of, write_report
+    from connsearch.search import ParetoFront, SearchSpace, Study, StudyConfig
     from connsearch.spec import (
-        Aggregation as Aggregation,
-        NetworkSpec as NetworkSpec,
-        list_aggregations as list_aggregations,
-        list_units as list_units,
-        register_aggregation as register_aggregation,
-        register_unit as register_unit,
+        Aggregation,
+        NetworkSpec,
+        list_aggregations,
+        list_units,
+        register_aggregation,
+        register_unit,
     )
-    from connsearch.spec.presets import list_presets as list_presets, preset as preset
-    from connsearch.train import TrainConfig as TrainConfig
+    from connsearch.spec.presets import list_presets, preset
+    from connsearch.train import TrainConfig
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Aggregation",
+    "Budget",
+    "BudgetError",
+    "ConnectivityGraph",
+    "ConnsearchError",
+    "Cost",
+    "CostModel",
+    "DataError",
+    "KernelError",
+    "Network",
+    "NetworkSpec",
+    "ParetoFront",
+    "SearchSpace",
+    "SpecError",
+    "Study",
+    "StudyConfig",
+    "StudyError",
+    "TrainConfig",
+    "TrainError",
+    "VerifyError",
+    "__version__",
+    "build",
+    "edge_costs",
+    "fit_width",
+    "graphed",
+    "implement_aggregation",
+    "list_aggregations",
+    "list_datasets",
+    "list_presets",
+    "list_topologies",
+    "list_units",
+    "load_dataset",
+    "lower",
+    "network_cost",
+    "node_costs",
+    "optimize",
+    "pareto_html",
+    "plot_connectivity",
+    "plot_graph",
+    "plot_history",
+    "plot_importance",
+    "plot_pareto",
+    "preset",
+    "register_aggregation",
+    "register_dataset",
+    "register_topology",
+    "register_unit",
+    "report_of",
+    "write_report",
+]
 
 _HOMES = {
     **dict.fromkeys(
@@ -75,10 +96,22 @@ _HOMES = {
         "connsearch.cost",
     ),
     **dict.fromkeys(["list_datasets", "load_dataset", "register_dataset"], "connsearch.data"),
-    **dict.fromkeys(["BudgetError", "ConnsearchError", "SpecError", "StudyError"], "connsearch.errors"),
+    **dict.fromkeys(
+        [
+            "BudgetError",
+            "ConnsearchError",
+            "DataError",
+            "KernelError",
+            "SpecError",
+            "StudyError",
+            "TrainError",
+            "VerifyError",
+        ],
+        "connsearch.errors",
+    ),
     **dict.fromkeys(["ConnectivityGraph", "list_topologies", "register_topology"], "connsearch.graph"),
     **dict.fromkeys(["lower", "optimize"], "connsearch.ir"),
-    **dict.fromkeys(["Network", "build", "implement_aggregation"], "connsearch.nn"),
+    **dict.fromkeys(["Network", "build", "graphed", "implement_aggregation"], "connsearch.nn"),
     **dict.fromkeys(
         ["plot_connectivity", "plot_graph", "plot_history", "plot_importance", "plot_pareto"],
         "connsearch.plots",

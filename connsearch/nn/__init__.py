@@ -3,6 +3,7 @@
 from connsearch.nn.aggregations import implement_aggregation
 from connsearch.nn.compiled import CompiledNetwork, build
 from connsearch.nn.connectivity import connection_strengths
+from connsearch.nn.graphs import graphed
 from connsearch.nn.network import Network
 from connsearch.nn.pruned import pruned_network
 from connsearch.nn.shares import shares_by_class
@@ -12,6 +13,7 @@ __all__ = [
     "Network",
     "build",
     "connection_strengths",
+    "graphed",
     "implement_aggregation",
     "pruned_network",
     "shares_by_class",

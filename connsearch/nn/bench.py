@@ -1,52 +1,46 @@
 """How fast a compiled network is, beside other ways to run the same network, in one interleaved run.
 
-Ways of this package that do not verify, in the dtype and memory format that would be timed, are not timed.
+Ways of this package are timed only if they verify: in float64 at a small batch, then as they are timed.
 Machines are noisy: only ratios within one run mean something, and of those the medians.
 """
 
 from __future__ import annotations
 
-import copy
 import gc
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from connsearch.errors import SpecError, did_you_mean
-from connsearch.ir import bytes_moved, least_saved, lower, optimize, saved_elements
-from connsearch.ir.evaluation import moved_in_evaluation
-from connsearch.ir.floor import least_moved
-from connsearch.ir.pipelines import INFERENCE
-from connsearch.nn.network import Network
+from connsearch.kernels import choose
+from connsearch.nn.form import Form
+from connsearch.nn.modelled import modelled
 from connsearch.nn.peak import peak_bytes
-from connsearch.nn.verification import working_dtype
+from connsearch.nn.timed import AsTimed
+from connsearch.nn.verification import Errors, Verification, dtype_name, working_dtype
 from connsearch.nn.verify import Comparison
-from connsearch.nn.ways import DEFINITION, Steps, check_ways, pipeline_of, steps_of, verifies
+from connsearch.nn.ways import (
+    CUDA_GRAPH,
+    DEFINITION,
+    GRAPHED,
+    MODES,
+    Steps,
+    check_ways,
+    runs_kernels,
+    steps_of,
+    verifies,
+)
 from connsearch.spec.network import NetworkSpec
 from connsearch.text import table
 
-MODES = ("train", "inference")
 Case = tuple[str, str]  # a way and a mode
-
-
-class Modelled(NamedTuple):
-    """What a step moves and keeps, by the model of `connsearch.ir`, in bytes of a batch.
-
-    Attributes:
-        bytes_moved: Between memory and processor; None for ways that run no program of this package.
-        least_bytes_moved: The least that a step of the network can move.
-        saved_bytes: Kept of the forward pass for backward; 0 in evaluation, None as above.
-        least_saved_bytes: The least that can be kept.
-    """
-
-    bytes_moved: int | None
-    least_bytes_moved: int
-    saved_bytes: int | None
-    least_saved_bytes: int
+Tell = Callable[[str], None]
+Units = Sequence[tuple[float, str]]  # how many there are in one of what is measured, the fewest first
+SECONDS: Units = ((1, "s"), (1e3, "ms"), (1e6, "us"))
+BYTES: Units = ((1e-6, "MB"), (1e-3, "kB"), (1, "B"))
 
 
 class Measurement(NamedTuple):
@@ -55,12 +49,14 @@ class Measurement(NamedTuple):
     Attributes:
         way: A pipeline, or another of `connsearch.nn.ways.WAYS`.
         mode: "train": forward, loss and backward; "inference": evaluation without gradients.
-        first_s: From the network never seen before to the end of its first step, its compilation included.
+        first_s: From the specification to the end of the first step: building the network and compiling it
+            included.
         step_s: Median of a step.
         low_s: A quarter of the steps were faster.
         high_s: A quarter were slower.
         peak_bytes: The most that a step has allocated at once: activations, gradients, temporary memory.
-        bytes_moved: See `Modelled`, as the following.
+        backend: What kernels run as (`connsearch.kernels.dispatch`); None for ways that run none.
+        bytes_moved: See `connsearch.nn.modelled.Modelled`, as the following.
         least_bytes_moved: Likewise.
         saved_bytes: Likewise.
         least_saved_bytes: Likewise.
@@ -73,6 +69,7 @@ class Measurement(NamedTuple):
     low_s: float
     high_s: float
     peak_bytes: int
+    backend: str | None
     bytes_moved: int | None
     least_bytes_moved: int
     saved_bytes: int | None
@@ -90,11 +87,12 @@ def bench_network(
     dtype: str = "float32",
     channels_last: bool = False,
     verify: bool = True,
+    tell: Tell = lambda _: None,
 ) -> list[Measurement]:
     """Time a step of a network in several ways, one after the other, again and again.
 
     A step of the definition on one image more comes before all, so that the first way to run does not pay
-    for what the process does once.
+    for what the process does once. Each round begins with another way.
 
     Args:
         spec: The network.
@@ -105,13 +103,15 @@ def bench_network(
         device: Where to run.
         dtype: "float32", "bfloat16" or "float16", of parameters and images.
         channels_last: Whether images and convolutions have their channels last in memory.
-        verify: Whether to compare ways of this package with the definition first, as they will run.
+        verify: Whether to compare ways of this package with the definition before they are timed: in float64
+            at a small batch, and a step of each mode as it is timed.
+        tell: Is told what is done next.
 
     Raises:
         SpecError: if there is no such way, mode or dtype, or no CUDA device for CUDA graphs.
         VerifyError: if a way does not compute what the definition does.
     """
-    working = working_dtype(dtype)
+    form = Form(device, working_dtype(dtype), channels_last)
     for mode in modes:
         if mode not in MODES:
             raise SpecError(f"unknown mode {mode!r}. {did_you_mean(mode, MODES)}")
@@ -119,45 +119,13 @@ def bench_network(
         raise SpecError(f"repeats must be 1 or more, got {repeats}")
     check_ways(ways, spec, device, train="train" in modes)
     checked = [way for way in ways if verifies(way)] if verify else []
-    if checked:
-        compared = Comparison(spec, device=device, steps=2, channels_last=channels_last)
-        for way in checked:
-            compared.verification(way, working).raise_if_wrong()
-        del compared
-    network, images = _made(spec, batch + 1, device, working, channels_last=channels_last)
-    for mode in modes:
-        steps_of(DEFINITION, copy.deepcopy(network).train(mode == "train"), images).step()
+    verified = _verified(spec, checked, form, tell) if checked else {}
     cases = [(way, mode) for way in ways for mode in modes]
-    return _measured(spec, cases, network, images[:batch].clone(), repeats)
-
-
-def _made(
-    spec: NetworkSpec, batch: int, device: str, dtype: torch.dtype, *, channels_last: bool
-) -> tuple[Network, Tensor]:
-    """Return a network and images as they are to run."""
-    torch.manual_seed(0)
-    network = Network(spec).to(device=device, dtype=dtype)
-    images = torch.randn(batch, spec.input.channels, spec.input.height, spec.input.width)
-    images = images.to(device, dtype)
-    if channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch documents it
-    return network, images
-
-
-def _measured(
-    spec: NetworkSpec, cases: Sequence[Case], network: Network, images: Tensor, repeats: int
-) -> list[Measurement]:
-    steps: dict[Case, Steps] = {}
-    first: dict[Case, float] = {}
-    for way, mode in cases:
-        own = copy.deepcopy(network).train(mode == "train")
-        gc.collect()
-        began = time.perf_counter()
-        steps[way, mode] = steps_of(way, own, images)
-        steps[way, mode].step()
-        first[way, mode] = time.perf_counter() - began
-    times = _interleaved(steps, repeats)
+    images = form.images(spec, batch)
+    steps, first = _first_steps(spec, cases, form, images, tell)
+    if verified:
+        _verify_as_timed(spec, verified, modes, form, batch, tell)
+    times = _interleaved(steps, repeats, tell)
     size = len(images) * images.element_size()
     return [
         Measurement(
@@ -165,21 +133,68 @@ def _measured(
             first[case],
             *_middle(times[case]),
             _peak(steps[case], images),
-            *modelled(spec, *case, size),
+            choose(images.device.type, images.dtype).backend if runs_kernels(case[0]) else None,
+            *modelled(spec, case[0], size, training=case[1] == "train"),
         )
         for case in cases
     ]
 
 
-def _interleaved(steps: dict[Case, Steps], repeats: int) -> dict[Case, list[float]]:
+def _verified(spec: NetworkSpec, ways: Sequence[str], form: Form, tell: Tell) -> dict[str, Errors]:
+    """Verify ways at a small batch; return how far the definition is from the truth in their precision."""
+    compared = Comparison(spec, device=form.device, steps=2, channels_last=form.channels_last)
+    found: dict[str, Verification] = {}
+    for way in (GRAPHED if way == CUDA_GRAPH else way for way in ways):
+        if way not in found:
+            tell(f"verifying {way} in float64 and {dtype_name(form.dtype)}")
+            found[way] = compared.verification(way, form.dtype)
+            found[way].raise_if_wrong()
+    return {way: found[GRAPHED if way == CUDA_GRAPH else way].definition for way in ways}
+
+
+def _verify_as_timed(
+    spec: NetworkSpec, verified: dict[str, Errors], modes: Sequence[str], form: Form, batch: int, tell: Tell
+) -> None:
+    timed = AsTimed(spec, form, batch)
+    for way, definition in verified.items():
+        for mode in modes:
+            tell(f"verifying {way} as it is timed ({mode})")
+            timed.check(way, mode, definition)
+
+
+def _first_steps(
+    spec: NetworkSpec, cases: Sequence[Case], form: Form, images: Tensor, tell: Tell
+) -> tuple[dict[Case, Steps], dict[Case, float]]:
+    """Return networks made ready to run, and how long that and the first step took."""
+    one_more = form.images(spec, len(images) + 1)
+    for mode in dict.fromkeys(mode for _, mode in cases):
+        steps_of(DEFINITION, form.network(spec).train(mode == "train"), one_more).step()
+    steps: dict[Case, Steps] = {}
+    first: dict[Case, float] = {}
+    for way, mode in cases:
+        tell(f"first step of {way} ({mode})")
+        gc.collect()
+        began = time.perf_counter()
+        steps[way, mode] = steps_of(way, form.network(spec).train(mode == "train"), images)
+        steps[way, mode].step()
+        first[way, mode] = time.perf_counter() - began
+        steps[way, mode].release()
+    return steps, first
+
+
+def _interleaved(steps: dict[Case, Steps], repeats: int, tell: Tell) -> dict[Case, list[float]]:
+    """Return the times of steps, a step of each case in each round; each round begins with the next case."""
     times: dict[Case, list[float]] = {case: [] for case in steps}
-    for _ in range(repeats):
-        for case, run in steps.items():
+    cases = list(steps)
+    for number in range(repeats):
+        at = number % len(cases)
+        for case in cases[at:] + cases[:at]:
+            tell(f"step {number + 1} of {repeats}: {case[0]} ({case[1]})")
             gc.collect()
             began = time.perf_counter()
-            run.step()
+            steps[case].step()
             times[case].append(time.perf_counter() - began)
-            run.release()
+            steps[case].release()
     return times
 
 
@@ -198,52 +213,49 @@ def _peak(run: Steps, images: Tensor) -> int:
     return found
 
 
-def modelled(spec: NetworkSpec, way: str, mode: str, element_bytes: int) -> Modelled:
-    """Return what a step moves and keeps by the model, beside the least.
-
-    Args:
-        spec: The network.
-        way: One of `connsearch.nn.ways.WAYS`.
-        mode: One of `MODES`.
-        element_bytes: Bytes of an element, times the images of a batch.
-    """
-    lowered, pipeline, training = lower(spec), pipeline_of(way), mode == "train"
-    least = least_moved(lowered, training=training) * element_bytes
-    least_kept = least_saved(lowered) * element_bytes if training else 0
-    if pipeline is None:
-        return Modelled(None, least, None, least_kept)
-    if training:
-        program = optimize(lowered, pipeline)
-        moved = bytes_moved(program, batch=1, bytes_per_element=element_bytes)
-        return Modelled(moved, least, saved_elements(program) * element_bytes, least_kept)
-    folded = pipeline != "none"
-    program = optimize(lowered, INFERENCE) if folded else lowered
-    return Modelled(moved_in_evaluation(program, folded=folded) * element_bytes, least, 0, least_kept)
-
-
 def bench_table(measured: Sequence[Measurement]) -> str:
-    """Return a table of ways, with how many times faster each is than the first in its mode."""
+    """Return a table of ways, with how many times faster each is than the first in its mode.
+
+    Each column has the largest unit in which nothing that is not 0 looks as if it were.
+    """
     first = {m.mode: m for m in reversed(measured)}
+    first_s, first_unit = _in_unit([[m.first_s] for m in measured], SECONDS, digits=2)
+    step, step_unit = _in_unit([[m.step_s, m.low_s, m.high_s] for m in measured], SECONDS[1:])
+    peak, peak_unit = _in_unit([[m.peak_bytes] for m in measured], BYTES)
+    moved, moved_unit = _in_unit([[m.bytes_moved, m.least_bytes_moved] for m in measured], BYTES)
+    saved, saved_unit = _in_unit([[m.saved_bytes, m.least_saved_bytes] for m in measured], BYTES)
     rows = [
         [
-            m.way,
+            f"{m.way} (as plain PyTorch)" if m.backend == "reference" else m.way,
             m.mode,
-            f"{m.first_s:.2f}",
-            f"{1e3 * m.step_s:.1f}",
-            f"{1e3 * m.low_s:.1f} to {1e3 * m.high_s:.1f}",
-            f"{first[m.mode].step_s / m.step_s:.2f}",
-            _mega(m.peak_bytes),
-            f"{_mega(m.bytes_moved)} / {_mega(m.least_bytes_moved)}",
-            f"{_mega(m.saved_bytes)} / {_mega(m.least_saved_bytes)}",
+            *first_s[i],
+            step[i][0],
+            " to ".join(step[i][1:]),
+            _ratio(first[m.mode].step_s / m.step_s),
+            *peak[i],
+            " / ".join(moved[i]),
+            " / ".join(saved[i]),
         ]
-        for m in measured
+        for i, m in enumerate(measured)
     ]
     titles = [
-        *("way", "mode", "first step s", "step ms", "quartiles ms", f"times {measured[0].way}"),
-        *("peak MB", "moved MB / least", "saved MB / least"),
+        *("way", "mode", f"first step {first_unit}", f"step {step_unit}", f"quartiles {step_unit}"),
+        *(f"times {measured[0].way}", f"peak {peak_unit}"),
+        *(f"moved {moved_unit} / least", f"saved {saved_unit} / least"),
     ]
     return table(titles, rows, left=("way", "mode"))
 
 
-def _mega(n_bytes: int | None) -> str:
-    return "-" if n_bytes is None else f"{n_bytes / 1e6:.1f}"
+def _in_unit(
+    rows: Sequence[Sequence[float | None]], units: Units, digits: int = 1
+) -> tuple[list[list[str]], str]:
+    """Return values as text and their unit, the largest in which each has two digits if one has."""
+    least = min((value for row in rows for value in row if value), default=0.0)
+    fits = (unit for unit in units if least * unit[0] >= 10 ** (1 - digits))
+    scale, unit = next(fits, units[-1] if least else units[0])
+    texts = [["-" if v is None else f"{v * scale:.{digits}f}" if v else "0" for v in row] for row in rows]
+    return texts, unit
+
+
+def _ratio(times: float) -> str:
+    return f"{times:.2f}" if times >= 0.1 else f"{times:.2g}"

@@ -13,11 +13,14 @@ from connsearch.ir.lower import lower
 from connsearch.ir.pipelines import INFERENCE
 from connsearch.nn import tracing
 from connsearch.nn.emit import Emitted, emit
-from connsearch.nn.inference import Inference, applies
+from connsearch.nn.inference import Inference, applies, runs_as_defined
 from connsearch.nn.network import Network, check_images
-from connsearch.nn.plain import PlainAggregations
+from connsearch.nn.plain import PlainAggregations, found
 from connsearch.nn.statistics import statistics_moved_at_the_end
+from connsearch.nn.stepwise import not_fused, noted
+from connsearch.spec.given import check_network
 from connsearch.spec.network import NetworkSpec
+from connsearch.spec.ops import Norm
 
 
 def build(
@@ -32,7 +35,14 @@ def build(
 
     Raises:
         SpecError: if the specification describes no network, or there is no such pipeline.
+
+    >>> from connsearch.spec.presets import preset
+    >>> model = build(preset("resnet-20", n_classes=100))
+    >>> model(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 100])
     """
+    if not isinstance(spec, Network):
+        check_network(spec)
     network = spec if isinstance(spec, Network) else Network(spec)
     compiled = CompiledNetwork(network, pipeline)
     return compiled if device is None else compiled.to(device)
@@ -57,8 +67,9 @@ class CompiledNetwork(nn.Module):
     gradients (under `torch.no_grad` or `torch.inference_mode`) it folds what is constant then, at the first
     call and again when parameters or buffers have changed. Changes that torch does not count, such as edits
     of `parameter.data`, are seen after `eval()`. With an aggregation that was replaced, or has hooks, the
-    whole network runs as in the definition. Training on a CPU lays maps out with channels last, which its
-    convolutions need not reorder.
+    whole network runs as in the definition; so does training under `torch.func`, in forward mode, traced, and
+    on no images. Training on a CPU lays maps out with channels last, which its convolutions need not reorder,
+    except with group norms.
 
     Attributes:
         program: What it runs in training.
@@ -80,21 +91,21 @@ class CompiledNetwork(nn.Module):
         self._inference: Inference | None = None
         for name, child in network.named_children():
             self.add_module(name, child)
-        self._aggregations = self._plain()
-
-    def _plain(self) -> PlainAggregations:
-        return PlainAggregations(self, lower(self.spec))
+        lowered = lower(self.spec)
+        self._aggregations = PlainAggregations(lowered)
+        steps = [step for op in lowered.ops for step in op.steps]
+        self._norms = [step.at.split(".") for step in steps if isinstance(step.what, Norm)]
 
     def _emit(self) -> dict[bool, Emitted]:
         """Return what it runs with gradients, by whether it is training."""
         return {True: emit(self.program), False: emit(lower(self.spec))}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "emitted": None, "_aggregations": None, "_inference": None}
+        return {**self.__dict__, "emitted": None, "_inference": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch has no types there
-        self.emitted, self._aggregations = self._emit(), self._plain()
+        self.emitted = self._emit()
 
     @property
     def spec(self) -> NetworkSpec:
@@ -103,9 +114,18 @@ class CompiledNetwork(nn.Module):
 
     @property
     def code(self) -> str:
-        """What a forward pass runs in the mode that the network is in, as Python."""
-        folded = self._folds and not self.training and not torch.is_grad_enabled()
-        return (self._folded().code if folded else None) or self._now.code
+        """What a forward pass runs in the mode that the network is in, as Python.
+
+        A comment before it names the modules that were changed such that they run one by one.
+        """
+        images = next(self.parameters()).new_empty((1, *self.program.image))
+        if self._runs_as_defined(images):
+            return f"# as defined: an aggregation was changed, or torch looks on\n{self.emitted[False].code}"
+        if self._folds and applies(self, images):
+            inference = self._folded()
+            if inference.code is not None:
+                return noted(inference.code, not_fused(self, inference.program))
+        return noted(self._now.code, not_fused(self, self.program) if self.training and self._folds else [])
 
     @property
     def _now(self) -> Emitted:
@@ -129,7 +149,7 @@ class CompiledNetwork(nn.Module):
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         check_images(images, self.program.image)
-        if not self._aggregations.remain():
+        if self._runs_as_defined(images):
             return self.emitted[False].forward(self, images)
         if self._folds and applies(self, images):
             inference = self._folded()
@@ -138,10 +158,21 @@ class CompiledNetwork(nn.Module):
         if tracing.keeps_kernels(self):
             tracing.guard(self)
             return tracing.run(self, images)
-        if self._channels_last and self.training and images.device.type == "cpu":
+        if self._lays_channels_last(images):
             images = images.contiguous(memory_format=torch.channels_last)
         with statistics_moved_at_the_end():
             return self._now.forward(self, images)
+
+    def _runs_as_defined(self, images: Tensor) -> bool:
+        if not self._aggregations.remain(self):
+            return True
+        return self.training and not torch.compiler.is_compiling() and runs_as_defined(images)
+
+    def _lays_channels_last(self, images: Tensor) -> bool:
+        if not (self._channels_last and self.training and images.device.type == "cpu"):
+            return False
+        # With channels last, torch 2.13 crashes where the input of a group norm needs no gradient.
+        return not any(isinstance(found(self, path), nn.GroupNorm) for path in self._norms)
 
     def _folded(self) -> Inference:
         """Return the network on constants, made again if something has changed since."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812  # its usual name
 from connsearch import kernels
 from connsearch.kernels.sums_ahead import finish_sum_norm_act
 from connsearch.nn.ahead import begun_for
-from connsearch.nn.shared import Shared, Weights, first_order
+from connsearch.nn.shared import Port, Shared, Weights, first_order
 from connsearch.nn.statistics import as_dtype, count_of, move
 
 
@@ -122,10 +122,8 @@ def _coefficients(
 
 
 def _gate_grads(grad: Tensor, values: Sequence[Tensor], weight_LBC: Tensor) -> Tensor:
-    """Return sum(g h) over what each weight weighs: L (B or 1) 1."""
+    """Return sum(g h) over the image that each gate weighs: L B 1."""
     products = torch.stack([_dot_by_image(grad, value) for value in values])
-    if weight_LBC.shape[1] == 1:
-        products = products.sum(dim=1, keepdim=True)
     return products[:, :, None].to(weight_LBC.dtype)
 
 
@@ -162,9 +160,7 @@ class NormActConv(torch.autograd.Function):
         x, mean, rstd, norm_weight, norm_bias, weight = ctx.saved_tensors
         weight_grad = bias_grad = None
         if ctx.conv is not None:
-            scale = as_dtype(norm_weight, rstd.dtype) * rstd
-            shift = torch.addcmul(as_dtype(norm_bias, rstd.dtype), mean, scale, value=-1)
-            y = kernels.norm_act(x, scale, shift, ctx.act)
+            y = kernels.norm_act(x, *_affine(mean, rstd, norm_weight, norm_bias), ctx.act)
             grad, weight_grad, bias_grad = _conv_backward(
                 grad, y, weight, ctx.conv, ctx.needs_input_grad[5:7]
             )
@@ -202,8 +198,13 @@ class ConcatNormActConv(torch.autograd.Function):
     ) -> Tensor:
         """Return what the last step gives out, B D H W."""
         ctx.ports, ctx.act, ctx.conv = [source.port for source in shared], norm.act, conv
+        ctx.in_products = _in_products(conv, values[0])
         ctx.save_for_backward(mean, rstd, norm_weight, norm_bias, weight, *values)
-        y = _concat_norm_act(values, mean, rstd, norm_weight, norm_bias, norm.act)
+        affine = _affine(mean, rstd, norm_weight, norm_bias)
+        if ctx.in_products:
+            assert weight is not None
+            return kernels.norm_act_conv(values, *affine, norm.act, weight[:, :, 0, 0])
+        y = kernels.concat_norm_act(values, *affine, norm.act)
         return y if conv is None else _convolved(y, conv, weight, bias)
 
     @staticmethod
@@ -211,17 +212,26 @@ class ConcatNormActConv(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         """Return gradients where they are not left at ports."""
         mean, rstd, norm_weight, norm_bias, weight, *values = ctx.saved_tensors
+        params = (mean, rstd, norm_weight, norm_bias)
         weight_grad = bias_grad = None
-        if ctx.conv is not None:
-            y = _concat_norm_act(values, mean, rstd, norm_weight, norm_bias, ctx.act)
-            grad, weight_grad, bias_grad = _conv_backward(
-                grad, y, weight, ctx.conv, ctx.needs_input_grad[7:9]
+        if ctx.in_products:
+            sinks = _sinks(ctx.ports, values)
+            dots, sums, weight_grad = kernels.norm_act_conv_backward(
+                grad, values, *params, ctx.act, weight[:, :, 0, 0], sinks
             )
-            del y
-        sinks = [port.accumulate(value) for port, value in zip(ctx.ports, values, strict=True)]
-        dots, sums = kernels.concat_norm_act_backward(
-            as_dtype(grad, values[0].dtype), values, mean, rstd, norm_weight, norm_bias, ctx.act, sinks
-        )
+            weight_grad = as_dtype(weight_grad, weight.dtype)[:, :, None, None]
+        else:
+            if ctx.conv is not None:
+                y = kernels.concat_norm_act(values, *_affine(*params), ctx.act)
+                grad, weight_grad, bias_grad = _conv_backward(
+                    grad, y, weight, ctx.conv, ctx.needs_input_grad[7:9]
+                )
+                del y
+            sinks = _sinks(ctx.ports, values)
+            dots, sums = kernels.concat_norm_act_backward(
+                as_dtype(grad, values[0].dtype), values, *params, ctx.act, sinks
+            )
+        _add_up(ctx.ports, sinks)
         sizes = [value.shape[1] for value in values]
         scale = as_dtype(norm_weight, sums.dtype) * rstd
         through_mean = torch.split(scale * sums, sizes)
@@ -232,12 +242,40 @@ class ConcatNormActConv(torch.autograd.Function):
         return None, None, None, None, None, *grads, *[None] * len(values)
 
 
-def _concat_norm_act(
-    values: Sequence[Tensor], mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, act: str
-) -> Tensor:
+def _in_products(conv: nn.Conv2d | None, like: Tensor) -> bool:
+    """Return whether one kernel normalises, activates and multiplies: K channels between are never written.
+
+    On a GPU, of a 1x1 convolution without a bias, in the type of the maps. Not on a CPU: there torch's
+    convolution of what a kernel has written was measured to be faster than products that make their operand.
+    """
+    if conv is None or kernels.choose(like.device, like.dtype).backend != "triton":
+        return False
+    kind = like.device.type
+    computed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else conv.weight.dtype
+    pointwise = conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
+    return pointwise and conv.bias is None and computed == like.dtype
+
+
+def _sinks(ports: Sequence[Port], values: Sequence[Tensor]) -> list[Tensor]:
+    """Return where kernels add the gradient of each source: no map twice, as they add to all at once."""
+    first = {port: i for i, port in reversed([*enumerate(ports)])}
+    pairs = enumerate(zip(ports, values, strict=True))
+    return [
+        port.accumulate(value) if first[port] == i else torch.zeros_like(value) for i, (port, value) in pairs
+    ]
+
+
+def _add_up(ports: Sequence[Port], sinks: Sequence[Tensor]) -> None:
+    """Add what a source got that was read twice to the map of its port."""
+    for port, sink in zip(ports, sinks, strict=True):
+        if port.sink is not sink:
+            port.accumulate(sink).add_(sink)
+
+
+def _affine(mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scale and shift of a norm, K: what it does to its input."""
     scale = as_dtype(weight, rstd.dtype) * rstd
-    shift = torch.addcmul(as_dtype(bias, rstd.dtype), mean, scale, value=-1)
-    return kernels.concat_norm_act(values, scale, shift, act)
+    return scale, torch.addcmul(as_dtype(bias, rstd.dtype), mean, scale, value=-1)
 
 
 def _convolved(x: Tensor, conv: nn.Conv2d, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ its own, or something else put in its place, they run one after the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from connsearch.nn.aggregations import NormalizedDepthwise
 from connsearch.nn.functions import ConcatNormActConv, NormActConv, NormState, WeightedSum
-from connsearch.nn.plain import is_plain, is_plain_conv
+from connsearch.nn.plain import is_plain, is_plain_conv, is_training_norm
 from connsearch.nn.shared import Shared, Weights, share
 from connsearch.nn.statistics import count_of, move
 
@@ -42,7 +43,7 @@ def weighted_layer(
     if weights.module is not None and not weights.module.training:
         plain = weights.module([_value(source) for source in sources])
         return plain if norm is None else layer(plain, norm, act, conv)
-    shared = [_shared(source, weights) for source in sources]
+    shared = _of_one_type([_shared(source, weights) for source in sources], weights)
     fuses = norm is not None and _fuses(norm, act, conv)
     fused = _state(norm, act, shared[0].value) if norm is not None and fuses else None
     if weights.normalized:
@@ -63,7 +64,7 @@ def concat_layer(
     """Return conv(act(norm(x))) of the concatenation x of the sources, which is not made."""
     if not _fuses(norm, act, conv):
         return _one_by_one(norm(torch.cat([_value(source) for source in sources], dim=1)), act, conv)
-    shared = [_shared(source) for source in sources]
+    shared = _of_one_type([_shared(source) for source in sources])
     stats = [source.port.stats for source in shared]
     mean = torch.cat([s.mean for s in stats if s is not None])
     var = torch.cat([s.var for s in stats if s is not None])
@@ -95,14 +96,19 @@ def _shared(source: Shared | Tensor, weights: Weights | None = None) -> Shared:
     return share(source, [weights] if weights is not None else (), stats=stats)
 
 
+def _of_one_type(shared: list[Shared], weights: Weights | None = None) -> list[Shared]:
+    """Return sources in the widest of their types: under autocast some modules give out float32."""
+    types = {source.value.dtype for source in shared}
+    if len(types) == 1:
+        return shared
+    widest = reduce(torch.promote_types, types)
+    return [s if s.value.dtype is widest else _shared(s.value.to(widest), weights) for s in shared]
+
+
 def _fuses(norm: nn.BatchNorm2d, act: nn.ReLU | None, conv: nn.Conv2d | None) -> bool:
     """Return whether modules are what they were built as, and the norm's statistics those of the batch."""
     return (
-        is_plain(norm, nn.BatchNorm2d)
-        and norm.training
-        and norm.affine
-        and norm.track_running_stats
-        and norm.momentum is not None
+        is_training_norm(norm)
         and (act is None or is_plain(act, nn.ReLU))
         and (conv is None or is_plain_conv(conv))
     )

@@ -33,10 +33,12 @@ class Inference:
         program: Its program, of the pipeline "inference".
 
     Attributes:
+        program: As given.
         images_at_once: How many images it runs at a time; None for all.
     """
 
     def __init__(self, network: nn.Module, program: Program) -> None:
+        self.program = program
         self._watch = Watch(network)
         self._kind = _kind(self._watch.tensors)
         self._emitted: Emitted | None = None
@@ -90,18 +92,28 @@ class Inference:
 def applies(network: nn.Module, images: Tensor) -> bool:
     """Return whether a call needs nothing but values: no gradients, no traces, no other types.
 
-    Under autocast, `torch.compile`, `torch.func`, or a mode that watches operations, the definition runs.
+    Under autocast, `torch.compile`, `torch.func`, in forward mode, or a mode that watches operations, the
+    definition runs; it does on the device `meta` too.
     """
     return not (
         torch.compiler.is_compiling()
         or network.training
         or torch.is_grad_enabled()
         or type(images) is not Tensor
-        or not len(images)
+        or images.is_meta
         or torch.is_autocast_enabled(images.device.type)
         or is_in_torch_dispatch_mode()
+        or runs_as_defined(images)
+    )
+
+
+def runs_as_defined(images: Tensor) -> bool:
+    """Return whether only the definition runs: by `torch.func`, in forward mode, traced, or on no images."""
+    return (
+        not len(images)
         or torch._C._get_tracing_state() is not None
         or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
     )
 
 

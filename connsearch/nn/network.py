@@ -6,6 +6,7 @@ an aggregation's are `<node>.aggregation.<tensor>`, a source's gates `<node>.gat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -58,19 +59,20 @@ class Network(nn.Module):
         self._releases = list(zip(self._plan.graph.released, self._plan.released_gates(), strict=True))
         self.keep_gates = False
         self._gate_values: dict[int, Tensor] = {}
-        self._nodes = [NodeModule(plan) for plan in self._plan.nodes]  # the same modules as the children
-        for plan, module in zip(self._plan.nodes, self._nodes, strict=True):
-            self._place(plan.node.name, module)
+        self._paths = [tuple(plan.node.name.split(".")) for plan in self._plan.nodes]
+        modules = [NodeModule(plan) for plan in self._plan.nodes]
+        for path, module in zip(self._paths, modules, strict=True):
+            self._place(path, module)
 
     @property
     def spec(self) -> NetworkSpec:
         """The specification that this network was built from."""
         return self._spec
 
-    def _place(self, name: str, module: NodeModule) -> None:
-        """Add a node's module at `a.b.c`, making the containers between."""
+    def _place(self, path: Sequence[str], module: NodeModule) -> None:
+        """Add a node's module at a path, making the containers between."""
         parent: nn.Module = self
-        *outer, last = name.split(".")
+        *outer, last = path
         try:
             for part in outer:
                 if part not in parent._modules:
@@ -79,7 +81,7 @@ class Network(nn.Module):
             parent.add_module(last, module)
         except KeyError:
             raise SpecError(
-                f"node name {name!r} clashes with an attribute of torch modules: rename it"
+                f"node name {'.'.join(path)!r} clashes with an attribute of torch modules: rename it"
             ) from None
 
     def node(self, name: str) -> NodeModule:
@@ -88,7 +90,14 @@ class Network(nn.Module):
         Raises:
             SpecError: if there is no such node.
         """
-        return self._nodes[self._plan.graph.index(name)]
+        return self._module(self._plan.graph.index(name))
+
+    def _module(self, index: int) -> NodeModule:
+        """Return the module of a node, or what was put in its place."""
+        module: nn.Module = self
+        for name in self._paths[index]:
+            module = cast(nn.Module, module._modules[name])
+        return cast(NodeModule, module)
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -114,7 +123,8 @@ class Network(nn.Module):
         outputs: dict[int, Tensor] = {}  # what a later node reads
         gates: dict[int, Tensor] = {}
         h = images
-        for index, (plan, module) in enumerate(zip(self._plan.nodes, self._nodes, strict=True)):
+        for index, plan in enumerate(self._plan.nodes):
+            module = self._module(index)
             h = self._join(index, module, outputs, gates, draws) if plan.sources else images
             for name in module.line:
                 h = module._modules[name](h)  # type: ignore[misc]  # children are modules

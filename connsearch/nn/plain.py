@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from connsearch.ir.program import Program
@@ -19,10 +21,11 @@ REWRITTEN: dict[str, tuple[type[nn.Module], ...]] = {
 
 
 def is_plain(module: nn.Module | None, *sorts: type[nn.Module]) -> bool:
-    """Return whether a module is of one of the sorts, no subclass of it, and has no hooks."""
+    """Return whether a module is of one of the sorts, no subclass, unhooked, with no `forward` of its own."""
     return (
         module is not None
         and type(module) in sorts
+        and "forward" not in module.__dict__
         and not (
             module._forward_pre_hooks
             or module._forward_hooks
@@ -42,23 +45,40 @@ def is_plain_conv(module: nn.Module | None) -> bool:
     )
 
 
+def is_training_norm(module: nn.Module | None) -> bool:
+    """Return whether a module is a batch norm that takes the statistics of a batch and moves its own."""
+    return (
+        is_plain(module, nn.BatchNorm2d)
+        and isinstance(module, nn.BatchNorm2d)
+        and module.training
+        and module.affine
+        and module.track_running_stats
+        and module.momentum is not None
+    )
+
+
 class PlainAggregations:
     """Whether a network's aggregations are still what passes may rewrite; looked at in every forward pass.
 
     Args:
-        network: The network.
-        program: Its program as lowered.
+        program: The network's program as lowered.
     """
 
-    def __init__(self, network: nn.Module, program: Program) -> None:
-        self._slots = []
-        for op in program.ops:
-            if op.aggregate is None or op.aggregate.ref.name not in REWRITTEN or not op.steps[0].at:
-                continue
-            parent, _, name = op.steps[0].at.rpartition(".")
-            sorts = REWRITTEN[op.aggregate.ref.name]
-            self._slots.append((network.get_submodule(parent)._modules, name, sorts))
+    def __init__(self, program: Program) -> None:
+        self._slots = [
+            (op.steps[0].at.split("."), REWRITTEN[op.aggregate.ref.name])
+            for op in program.ops
+            if op.aggregate is not None and op.aggregate.ref.name in REWRITTEN and op.steps[0].at
+        ]
 
-    def remain(self) -> bool:
+    def remain(self, network: nn.Module) -> bool:
         """Return whether none was replaced or given a hook."""
-        return all(is_plain(modules.get(name), *sorts) for modules, name, sorts in self._slots)
+        return all(is_plain(found(network, path), *sorts) for path, sorts in self._slots)
+
+
+def found(network: nn.Module, path: Sequence[str]) -> nn.Module | None:
+    """Return the module that is at a path now, None if there is none."""
+    module: nn.Module | None = network
+    for name in path:
+        module = None if module is None else module._modules.get(name)
+    return module

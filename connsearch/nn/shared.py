@@ -19,6 +19,7 @@ from connsearch import kernels
 from connsearch.errors import KernelError
 from connsearch.kernels.fakes import sum_dtype
 from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise, Weighted
+from connsearch.nn.per_pass import PerPass
 from connsearch.nn.statistics import as_dtype
 
 
@@ -37,6 +38,14 @@ class Statistics:
         return found
 
 
+class _Rows:
+    """Gradients of a reader's weights and biases, by source."""
+
+    def __init__(self) -> None:
+        self.weights: dict[int, Tensor] = {}
+        self.biases: dict[int, Tensor] = {}
+
+
 class _Collected:
     """Gradients of one reader's weights, source by source, as the ports of the sources leave them.
 
@@ -44,24 +53,19 @@ class _Collected:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[int, Tensor] = {}
-        self._bias_rows: dict[int, Tensor] = {}
-        self._task = -1
+        self._left = PerPass(_Rows)
 
     def leave(self, row: int, grad: Tensor, bias_grad: Tensor | None = None) -> None:
         """Keep the gradient of the weight (and bias) of one source."""
-        task = torch._C._current_graph_task_id()
-        if task != self._task:
-            self._task, self._rows, self._bias_rows = task, {}, {}
-        self._rows[row] = grad
+        rows = self._left.now()
+        rows.weights[row] = grad
         if bias_grad is not None:
-            self._bias_rows[row] = bias_grad
+            rows.biases[row] = bias_grad
 
     def take(self, like: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the gradients of weights and, where left, biases; zero for sources that left nothing."""
-        rows, self._rows = self._rows, {}
-        biases, self._bias_rows = self._bias_rows, {}
-        return _stacked(rows, like), _stacked(biases, like[:, 0]) if biases else None
+        rows = self._left.take()
+        return _stacked(rows.weights, like), _stacked(rows.biases, like[:, 0]) if rows.biases else None
 
 
 def _stacked(rows: dict[int, Tensor], like: Tensor) -> Tensor:
@@ -182,6 +186,23 @@ class _Left(NamedTuple):
         self.weights.collected.leave(self.row, grad, bias_grad)
 
 
+class AtPort:
+    """What readers left at a port in one backward pass.
+
+    Attributes:
+        grads: Gradients of readers that weigh the source.
+        sink: The map that other readers add gradients to.
+        sums: What reaches the source's mean, C.
+        dots: What reaches its deviation, C.
+    """
+
+    def __init__(self) -> None:
+        self.grads: list[_Left] = []
+        self.sink: Tensor | None = None
+        self.sums: Tensor | None = None
+        self.dots: Tensor | None = None
+
+
 class Port:
     """Where readers leave gradients for one source, in one forward pass.
 
@@ -195,54 +216,42 @@ class Port:
         self.stats, self.readers, self.key = stats, readers, object()
         for weights in readers:
             weights.made.append(self.key)
-        self._task = -1
-        self._clear()
+        self._left = PerPass(AtPort)
 
-    def _clear(self) -> None:
-        self.left: list[_Left] = []
-        self.sink: Tensor | None = None
-        self.sums: Tensor | None = None
-        self.dots: Tensor | None = None
-
-    def _at_work(self) -> None:
-        """Forget what an earlier backward pass left that never came to gather it."""
-        task = torch._C._current_graph_task_id()
-        if task != self._task:
-            self._task = task
-            self._clear()
+    @property
+    def sink(self) -> Tensor | None:
+        """The map that readers add gradients to in place, if one does in this backward pass."""
+        return self._left.now().sink
 
     def leave(self, grad: Tensor, weight: Tensor, weights: Weights, row: int) -> None:
         """Keep the gradient of a reader that weighs the source: weight (B or 1) (C or 1)."""
-        self._at_work()
-        self.left.append(_Left(grad, weight, weights, row))
+        self._left.now().grads.append(_Left(grad, weight, weights, row))
 
     def accumulate(self, like: Tensor) -> Tensor:
         """Return the map that readers add gradients to in place."""
-        self._at_work()
-        if self.sink is None:
-            self.sink = torch.zeros_like(like)
-        return self.sink
+        left = self._left.now()
+        if left.sink is None:
+            left.sink = torch.zeros_like(like)
+        return left.sink
 
     def through_stats(self, sums_C: Tensor, dots_C: Tensor) -> None:
         """Add up what reaches the mean, sum(w rstd g), and the deviation, sum(w rstd^2 g n)."""
-        self.sums = sums_C if self.sums is None else self.sums + sums_C
-        self.dots = dots_C if self.dots is None else self.dots + dots_C
+        left = self._left.now()
+        left.sums = sums_C if left.sums is None else left.sums + sums_C
+        left.dots = dots_C if left.dots is None else left.dots + dots_C
 
     def gather(self, source: Tensor | None, extra: Tensor | None) -> Tensor | None:
         """Return the gradient of the source, all in all; `extra` is that of readers that are not fused.
 
         The source is None where no reader needs it for the gradient of weights or statistics.
         """
-        self._at_work()
-        total = self._pulled(source, extra)
-        if self.sink is not None and source is not None:
-            total = self._sunk(source, self.sink, total)
-        self._clear()
-        return total
+        left = self._left.take()
+        total = self._pulled(left.grads, source, extra)
+        return total if left.sink is None or source is None else self._sunk(left, source, left.sink, total)
 
-    def _pulled(self, source: Tensor | None, total: Tensor | None) -> Tensor | None:
+    def _pulled(self, grads: list[_Left], source: Tensor | None, total: Tensor | None) -> Tensor | None:
         groups: dict[tuple[float, bool, torch.Size], list[_Left]] = {}
-        for left in self.left:
+        for left in grads:
             key = (left.weights.eps, left.weights.collected is not None, left.weight.shape)
             groups.setdefault(key, []).append(left)
         for (eps, collected, _), group in groups.items():
@@ -251,8 +260,8 @@ class Port:
             elif collected and source is not None:
                 total = _pull(source, group, total)
             else:
-                grads, weights = [left.grad for left in group], [left.weight for left in group]
-                pulled = kernels.weighted_sum(grads, torch.stack(weights))
+                weights = torch.stack([left.weight for left in group])
+                pulled = kernels.weighted_sum([left.grad for left in group], weights)
                 total = pulled if total is None else total + pulled
         return total
 
@@ -268,13 +277,13 @@ class Port:
             left.leave(dots_C, sums_C)
         return total
 
-    def _sunk(self, source: Tensor, sink: Tensor, total: Tensor | None) -> Tensor:
+    def _sunk(self, left: AtPort, source: Tensor, sink: Tensor, total: Tensor | None) -> Tensor:
         assert self.stats is not None
         mean_C = self.stats.mean
-        if self.sums is not None and self.dots is not None:
+        if left.sums is not None and left.dots is not None:
             count = source.numel() // source.shape[1]
-            slope_C = -self.dots / count
-            kernels.add_affine(sink, source, slope_C, -self.sums / count - slope_C * mean_C)
+            slope_C = -left.dots / count
+            kernels.add_affine(sink, source, slope_C, -left.sums / count - slope_C * mean_C)
         return sink if total is None else sink.add_(total)
 
 

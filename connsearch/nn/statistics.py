@@ -38,13 +38,16 @@ _moves = _Moves()
 
 @contextmanager
 def statistics_moved_at_the_end() -> Iterator[None]:
-    """Move the running statistics of all norms that run inside together, after they have."""
+    """Move the running statistics of all norms that run inside together, after they have.
+
+    Of those that have run if what is inside ends early, as a part does that is run again for its gradients.
+    """
     outer, _moves.pending = _moves.pending, []
     try:
         yield
-        _move_all(_moves.pending)
     finally:
-        _moves.pending = outer
+        asked, _moves.pending = _moves.pending, outer
+        _move_all(asked)
 
 
 def move(module: Any, mean: Tensor, var: Tensor, count: int, momentum: float) -> None:

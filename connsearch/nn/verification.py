@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
+from operator import le
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from connsearch.errors import SpecError, VerifyError, did_you_mean
 from connsearch.text import table
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-FLIPS = 1e-2  # of gradients in less precision: rounding turns a ReLU on or off that is next to zero
+GRADIENTS = 1e-4  # of gradients at the least: what long sums, and norms over few pixels, make of rounding
 FEW = 8  # units of rounding that the definition may be right to by chance
 SLACK = 4.0  # how much further from the truth than the definition the compiled network may be
 WHAT = ("values", "gradients", "statistics", "inference")
@@ -63,6 +64,11 @@ class Verification(NamedTuple):
     definition: Errors
     excess: Errors
 
+    @property
+    def right(self) -> bool:
+        """Whether the compiled network computes what the definition does."""
+        return not self.too_far and all(map(le, self.exact, self.allowed))
+
     def raise_if_wrong(self) -> None:
         """Raise unless the compiled network computes what the definition does.
 
@@ -105,6 +111,7 @@ class Verification(NamedTuple):
             "device": self.device,
             "dtype": own,
             "channels_last": self.channels_last,
+            "right": self.right,
             "relative_error": {
                 name: found._asdict()
                 for name, found in (errors | {f"{own}_definition": self.definition}).items()
@@ -124,7 +131,7 @@ def excess_of(what: str, ours: Sequence[float], definition: Sequence[float], dty
         dtype: The precision.
     """
     few = FEW * torch.finfo(dtype).eps
-    floor = max(FLIPS, few) if what == "gradients" else few
+    floor = max(GRADIENTS, few) if what == "gradients" else few
     explained = [SLACK * error + floor if error < inf else 0.0 for error in definition]
     ratios = [error / most if most else inf for error, most in zip(ours, explained, strict=True)]
     return max((ratio if ratio == ratio else inf for ratio in ratios), default=0.0)

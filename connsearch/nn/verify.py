@@ -3,16 +3,14 @@
 Initial values hide errors (weights of 1/n, means of 0): parameters and statistics are drawn at random.
 In float64 two ways to compute differ by rounding alone, so that any other difference shows; in the working
 precision, in which other kernels run, the compiled network may be little further from the truth than its
-definition in that precision is.
+definition in that precision is: as it is, and with images and parameters changed by a rounding, which turns
+a ReLU on or off that is next to zero.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from functools import cached_property
-from math import inf
-from typing import NamedTuple
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +18,15 @@ from torch import Tensor, nn
 from connsearch.errors import SpecError
 from connsearch.nn.compiled import CompiledNetwork
 from connsearch.nn.network import Network
-from connsearch.nn.verification import WHAT, Errors, Verification, excess_of
+from connsearch.nn.outcome import Draws, Each, Outcome, explained, greatest
+from connsearch.nn.verification import Errors, Verification
 from connsearch.nn.ways import DEFINITION, own_module
 from connsearch.spec.network import NetworkSpec
 
 EXACT = 1e-10  # allowed in float64
 ROUNDINGS = 1000  # how many times as far as one change by rounding another way to compute may be off
-DRAWS = 4  # runs of a definition whose errors hang on single roundings
-SMALL = 1e-2  # below that, values are nothing but rounding: logits and their gradients are of the order of 1
-Each = list[list[float]]  # for each thing that is compared, the relative errors of its tensors
+DRAWS = 16  # runs of a definition at the most, whose errors hang on single roundings
+NUDGE = 1e-6  # by which these are changed at the least: a little more than another way to compute rounds
 
 
 class Comparison:
@@ -56,6 +54,7 @@ class Comparison:
         self._spec, self._device, self._seed = spec, device, seed
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._own: dict[torch.dtype, Each] = {}
+        self._draws: dict[torch.dtype, Draws] = {}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self._network = Network(spec).to(device, torch.float64)
@@ -71,15 +70,8 @@ class Comparison:
         A norm over few pixels, or over channels that hardly vary, amplifies that a thousandfold.
         """
         with torch.random.fork_rng():
-            return _greatest(self._apart(self._run(*self._changed(8 * torch.finfo(torch.float64).eps))))
-
-    def _changed(self, by: float) -> tuple[Network, Tensor]:
-        """Return the definition and the images, each parameter and pixel off by about so much of itself."""
-        network = copy.deepcopy(self._network)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.mul_(1 + by * torch.randn_like(parameter))
-        return network, self._images * (1 + by * torch.randn_like(self._images))
+            changed = nudged(self._network, self._images, 8 * torch.finfo(torch.float64).eps)
+            return greatest(self._run(*changed).errors(self._expected))
 
     def errors(self, way: str, dtype: torch.dtype = torch.float64) -> Errors:
         """Return the errors of a pipeline, or of another way of `connsearch.nn.ways`, in a precision.
@@ -87,7 +79,7 @@ class Comparison:
         Raises:
             SpecError: if there is no such pipeline, or the way is torch's own compiler.
         """
-        return _greatest(self._errors(way, dtype))
+        return greatest(self._errors(way, dtype))
 
     def _errors(self, way: str, dtype: torch.dtype) -> Each:
         network = copy.deepcopy(self._network).to(dtype)
@@ -95,9 +87,9 @@ class Comparison:
         module = own_module(way, network)
         if module is None:
             raise SpecError(f"way {way!r} is not verified: it is torch's own")
-        return self._apart(self._run(module, self._images.to(dtype)))
+        return self._run(module, self._images.to(dtype)).errors(self._expected)
 
-    def _run(self, module: Network | CompiledNetwork, images: Tensor) -> _Outcome:
+    def _run(self, module: Network | CompiledNetwork, images: Tensor) -> Outcome:
         with torch.random.fork_rng():
             return _run(module, images, self._seed, self._format)
 
@@ -106,9 +98,8 @@ class Comparison:
         exact, ours = self.errors(way), self._errors(way, dtype)
         if dtype not in self._own:
             self._own[dtype] = self._errors(DEFINITION, dtype)
-        own = self._own[dtype]
-        if max(_excess(ours, own, dtype)) > 1:
-            own = self._most(dtype)
+            self._draws[dtype] = Draws(partial(self._drawn, dtype), DRAWS)
+        own, excess = explained(ours, self._own[dtype], dtype, self._draws[dtype])
         return Verification(
             self._spec.name,
             way,
@@ -117,33 +108,26 @@ class Comparison:
             self._format == torch.channels_last,
             exact,
             self.allowed(exact),
-            _greatest(ours),
-            _greatest(own),
-            _excess(ours, own, dtype),
+            greatest(ours),
+            greatest(own),
+            excess,
         )
 
-    def _most(self, dtype: torch.dtype) -> Each:
-        """Return the greatest errors of the definition in a precision, tensor by tensor, of several runs.
+    def _drawn(self, dtype: torch.dtype, number: int) -> Each:
+        """Return the errors of the definition in a precision, images and parameters changed by a rounding.
 
-        Each but the first has images and parameters changed by a rounding: a ReLU that is next to zero, or
-        a norm over channels that hardly vary, may turn that into any error.
+        A ReLU that is next to zero, or a norm over channels that hardly vary, may turn that into any error.
         """
-        runs = [self._own[dtype]]
-        for draw in range(DRAWS):
-            with torch.random.fork_rng():
-                torch.manual_seed(self._seed + draw)
-                network, images = self._changed(torch.finfo(dtype).eps)
-            runs.append(self._apart(self._run(network.to(dtype), images.to(dtype))))
-        return [[max(errors) for errors in zip(*of_all, strict=True)] for of_all in zip(*runs, strict=True)]
+        with torch.random.fork_rng():
+            torch.manual_seed(self._seed + number)
+            network, images = nudged(self._network, self._images, nudge_of(dtype))
+        return self._run(network.to(dtype), images.to(dtype)).errors(self._expected)
 
     def allowed(self, exact: Errors) -> Errors:
         """Return the greatest errors in float64 that are rounding: 1e-10, or more where that is amplified."""
         if max(exact) <= EXACT:
             return Errors(EXACT, EXACT, EXACT, EXACT)
         return Errors(*(max(EXACT, ROUNDINGS * error) for error in self.rounding))
-
-    def _apart(self, ours: _Outcome) -> Each:
-        return [_relative(a, b) for a, b in zip(ours, self._expected, strict=True)]
 
 
 def verify_network(
@@ -185,15 +169,22 @@ def randomise(network: nn.Module) -> None:
                 buffer += 0.5 * torch.rand_like(buffer)
 
 
+def nudge_of(dtype: torch.dtype) -> float:
+    """Return by how much values are changed so that a ReLU may turn as it may turn in a precision."""
+    return max(NUDGE, torch.finfo(dtype).eps)
+
+
+def nudged(network: Network, images: Tensor, by: float) -> tuple[Network, Tensor]:
+    """Return another network and images, each parameter and pixel off by about so much of itself."""
+    network = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1 + by * torch.randn_like(parameter))
+    return network, images * (1 + by * torch.randn_like(images))
+
+
 def _fan_in(parameter: Tensor) -> int:
     return parameter[0].numel() if parameter.dim() > 2 else 1
-
-
-class _Outcome(NamedTuple):
-    values: list[Tensor]
-    gradients: list[Tensor]
-    statistics: list[Tensor]
-    inference: list[Tensor]
 
 
 def _run(
@@ -201,7 +192,7 @@ def _run(
     batches: Tensor,
     seed: int,
     memory_format: torch.memory_format = torch.contiguous_format,
-) -> _Outcome:
+) -> Outcome:
     """Return what a network gives out and leaves behind, the gradients summed over all batches."""
     module.train()
     values, inputs = [], []
@@ -220,25 +211,4 @@ def _run(
         images = batches[-1].contiguous(memory_format=memory_format)
         inference = [*module.logits_by_head(images).values()]
     statistics = [buffer.clone() for buffer in module.buffers()]
-    return _Outcome(values, [g for g in inputs if g is not None] + gradients, statistics, inference)
-
-
-def _relative(ours: Iterable[Tensor], truth: Iterable[Tensor]) -> list[float]:
-    """Return |a - b| / |b| of each pair; small tensors are measured by the size of all."""
-    pairs = [(a.double(), b.double()) for a, b in zip(ours, truth, strict=True)]
-    n = sum(b.numel() for _, b in pairs)
-    typical = (sum(float(b.square().sum()) for _, b in pairs) / max(n, 1)) ** 0.5
-    found = []
-    for a, b in pairs:
-        least = max(1e-3 * typical, SMALL) * b.numel() ** 0.5
-        error = float((a - b).norm() / max(float(b.norm()), least))
-        found.append(error if error == error else inf)
-    return found
-
-
-def _greatest(found: Each) -> Errors:
-    return Errors(*(max(errors, default=0.0) for errors in found))
-
-
-def _excess(ours: Each, definition: Each, dtype: torch.dtype) -> Errors:
-    return Errors(*(excess_of(*pair, dtype) for pair in zip(WHAT, ours, definition, strict=True)))
+    return Outcome(values, [g for g in inputs if g is not None] + gradients, statistics, inference)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from operator import attrgetter, eq, getitem, is_
+from operator import attrgetter, contains, eq, getitem, is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,13 +29,15 @@ register_optimizer_step_post_hook(_stepped)
 class Watch:
     """What a module consists of at one moment: its modules, parameters, buffers, and their values.
 
-    A change is noticed where a tensor or a module was replaced, a tensor's memory was, a tensor was edited in
-    place, a module set to training, or an optimizer made a step. An edit that torch does not count, through
-    `tensor.data` or numpy, or of a tensor made in `torch.inference_mode`, is not noticed.
+    A change is noticed where a tensor or a module was replaced, a tensor's memory was, a tensor was edited
+    in place, a module was set to training, given a hook or a `forward` of its own, or an optimizer made a
+    step. An edit that torch does not count, through `tensor.data` or numpy, or of a tensor made in
+    `torch.inference_mode`, is not noticed.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        slots = [slot for part in module.modules() for slot in _slots(part)]
+        parts = [*module.modules()]
+        slots = [slot for part in parts for slot in _slots(part)]
         self._holders: list[Mapping[str, Any]] = [holder for holder, _ in slots]
         self._keys = [key for _, key in slots]
         self._found = list(map(getitem, self._holders, self._keys))
@@ -43,7 +45,15 @@ class Watch:
         self._memory = list(map(Tensor.data_ptr, self.tensors))
         self._counted = [tensor for tensor in self.tensors if not tensor.is_inference()]
         self._versions = list(map(_version, self._counted))
+        self._hooks = [hooks for part in parts for hooks in (part._forward_pre_hooks, part._forward_hooks)]
+        self._n_hooks = list(map(len, self._hooks))
+        self._own = list(map(vars, parts))
+        self._n_replaced = self._replaced()
         self._step = _last_step[0]
+
+    def _replaced(self) -> int:
+        """Return of how many modules `forward` was replaced."""
+        return sum(map(contains, self._own, itertools.repeat("forward")))
 
     def unchanged(self) -> bool:
         """Return whether everything is as it was."""
@@ -53,6 +63,8 @@ class Watch:
             if not all(map(is_, map(getitem, self._holders, self._keys), self._found)):
                 return False
         except KeyError:
+            return False
+        if list(map(len, self._hooks)) != self._n_hooks or self._replaced() != self._n_replaced:
             return False
         memory = map(eq, map(Tensor.data_ptr, self.tensors), self._memory)
         return all(map(eq, map(_version, self._counted), self._versions)) and all(memory)

@@ -33,6 +33,7 @@ WAYS = (
     *(name for name in PIPELINES if name != INFERENCE),
     CUDA_GRAPH,
 )
+MODES = ("train", "inference")  # kinds of steps
 WARM_UP = 3  # steps before a capture: libraries make what they keep at their first calls
 Do = Callable[[], None]
 
@@ -43,12 +44,14 @@ class Steps(NamedTuple):
     Attributes:
         step: Runs a step of training or evaluation, and waits for the device.
         allocate: Allocates what a step needs: the step itself, or the capture of its graph.
-        release: Releases gradients.
+        release: Releases gradients and logits.
+        logits: Returns what the latest step gave out.
     """
 
     step: Do
     allocate: Do
     release: Do
+    logits: Callable[[], Tensor]
 
 
 def check_ways(ways: Sequence[str], spec: NetworkSpec, device: str, *, train: bool) -> None:
@@ -61,8 +64,33 @@ def check_ways(ways: Sequence[str], spec: NetworkSpec, device: str, *, train: bo
     for way in ways:
         if way not in WAYS:
             raise SpecError(f"unknown way {way!r}. {did_you_mean(way, WAYS)}")
-    if CUDA_GRAPH not in ways:
-        return
+    if CUDA_GRAPH in ways:
+        _check_graph(spec, device, train=train)
+
+
+def check_verified(ways: Sequence[str], spec: NetworkSpec, device: str) -> None:
+    """Refuse what cannot be verified there.
+
+    Raises:
+        SpecError: as `check_ways`, and for the definition and torch's own compiler.
+    """
+    known = [way for way in WAYS if verifies(way)]
+    for way in ways:
+        if way in WAYS and way not in known:
+            why = "it is what others are compared with" if way == DEFINITION else "it is torch's own"
+            raise SpecError(f"way {way!r} is not verified: {why}. Verified are {', '.join(known)}")
+        if way == INFERENCE:
+            raise SpecError(
+                f"pipeline {way!r} has no gradients: evaluation runs it by itself, and is verified with "
+                f"{GRAPHED!r}"
+            )
+        if way not in known:
+            raise SpecError(f"unknown way {way!r}. {did_you_mean(way, known)}")
+    if CUDA_GRAPH in ways:
+        _check_graph(spec, device, train=True)
+
+
+def _check_graph(spec: NetworkSpec, device: str, *, train: bool) -> None:
     if torch.device(device).type != "cuda":
         raise SpecError(
             f"way {CUDA_GRAPH!r} needs a CUDA device, not {device!r}: use --device cuda, or leave it out"
@@ -93,6 +121,15 @@ def verifies(way: str) -> bool:
     return way not in (DEFINITION, TORCH_COMPILE, MAX_AUTOTUNE)
 
 
+def runs_kernels(way: str) -> bool:
+    """Return whether a way runs kernels of this package, where a network has something to fuse.
+
+    >>> [way for way in WAYS if runs_kernels(way)]
+    ['default', 'fused', 'cuda graph']
+    """
+    return pipeline_of(way) not in (None, "none")
+
+
 def own_module(way: str, network: Network) -> Network | CompiledNetwork | None:
     """Return what a way of this package runs, on a network's modules; None for torch's compiler."""
     if way == DEFINITION:
@@ -116,29 +153,34 @@ def steps_of(way: str, network: Network, images: Tensor) -> Steps:
     if module is None:
         mode = "max-autotune" if way == MAX_AUTOTUNE else "default"
         module = cast(nn.Module, torch.compile(network, mode=mode))
-    train = network.training
+    if way == CUDA_GRAPH:
+        return _graphed(module, images, train=network.training)
+    return _stepped(module, images, train=network.training)
+
+
+def _stepped(module: nn.Module, images: Tensor, *, train: bool) -> Steps:
+    given: list[Tensor] = []
 
     def release() -> None:
         module.zero_grad(set_to_none=True)
+        given.clear()
 
     def step() -> None:
         release()
-        _pass(module, images, train=train)
+        given.append(_pass(module, images, train=train))
         _wait(images)
 
-    if way == CUDA_GRAPH:
-        return _graphed(module, images, train=train)
-    return Steps(step, step, release)
+    return Steps(step, step, release, lambda: given[0])
 
 
-def _pass(module: nn.Module, images: Tensor, *, train: bool) -> None:
-    """Run forward and backward, or evaluation without gradients."""
-    if train:
-        loss: Tensor = module(images).float().square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types there
-        return
-    with torch.no_grad():
-        module(images)
+def _pass(module: nn.Module, images: Tensor, *, train: bool) -> Tensor:
+    """Run forward and backward, or evaluation without gradients; return the logits."""
+    if not train:
+        with torch.no_grad():
+            return cast(Tensor, module(images))
+    logits: Tensor = module(images)
+    logits.float().square().mean().backward()  # type: ignore[no-untyped-call]  # torch has no types there
+    return logits.detach()
 
 
 def _wait(images: Tensor) -> None:
@@ -149,18 +191,19 @@ def _wait(images: Tensor) -> None:
 def _graphed(module: nn.Module, images: Tensor, *, train: bool) -> Steps:
     """Capture a whole step as a CUDA graph, after some on a stream of their own as torch asks for.
 
-    A replay writes gradients anew where the captured step has left them, in the memory of the graph.
+    A replay writes gradients and logits anew where the captured step has left them, in the memory of the
+    graph.
     """
 
     def release() -> None:
         module.zero_grad(set_to_none=True)
 
-    def capture() -> torch.cuda.CUDAGraph:
+    def capture() -> tuple[torch.cuda.CUDAGraph, Tensor]:
         release()  # so that gradients are written, not added to, and lie in the memory of the graph
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            _pass(module, images, train=train)
-        return graph
+            logits = _pass(module, images, train=train)
+        return graph, logits
 
     with torch.cuda.device(images.device):
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch has no types there
@@ -170,7 +213,7 @@ def _graphed(module: nn.Module, images: Tensor, *, train: bool) -> Steps:
                 release()
                 _pass(module, images, train=train)
         torch.cuda.current_stream().wait_stream(aside)
-        graph = capture()
+        graph, logits = capture()
 
     def step() -> None:
         graph.replay()
@@ -180,7 +223,7 @@ def _graphed(module: nn.Module, images: Tensor, *, train: bool) -> Steps:
         with torch.cuda.device(images.device):
             capture()
 
-    return Steps(step, allocate, release)
+    return Steps(step, allocate, release, lambda: logits)
 
 
 def stacked(network: Network) -> Network:

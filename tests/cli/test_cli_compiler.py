@@ -1,17 +1,26 @@
-"""`list passes`, `show --ir`, `show --code`, `verify`, `bench`: what they print and refuse."""
+"""`list passes`, `show --ir`, `show --code`, `verify`: what they print and refuse."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import NETWORK, Call, Result
 
+from connsearch.cli import compiler
+from connsearch.cli.compiler import program_text
 from connsearch.ir import PIPELINES, list_passes, lower, optimize
 from connsearch.ir.text import to_text
-from connsearch.nn import Network, build
+from connsearch.kernels import Choice
+from connsearch.kernels.build import KernelNotice
+from connsearch.nn import Network, build, verify
 from connsearch.spec.network import NetworkSpec
 
 
@@ -48,6 +57,23 @@ def test_show_ir_says_why_an_operation_is_not_fused(call: Call, tmp_path: Path) 
     out = call("show", path, "--ir").out
     assert "  # as defined: each gate reads the sum so far\n" in out
     assert "  # as defined: no kernel for the activation 'elu'\n" in out
+
+
+def test_a_program_is_shown_with_why_kernels_do_not_run(
+    call: Call, net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose(device: str, dtype: torch.dtype) -> Choice:
+        warnings.warn("there is no C++ compiler", KernelNotice, stacklevel=1)
+        return Choice("reference", "there is no C++ compiler")
+
+    spec = NetworkSpec.from_toml(net)
+    last = "# fused operations run as plain PyTorch here: there is no C++ compiler"
+    before = program_text(spec, "fused")
+    monkeypatch.setattr("connsearch.kernels.choose", choose)
+    assert program_text(spec, "fused") == f"{before}\n{last}"
+    assert call("show", net, "--ir") == Result(0, f"{before}\n{last}\n", "")
+    assert program_text(spec, "inference").splitlines()[-1] == last
+    assert last not in program_text(spec, "none")
 
 
 def test_show_code_is_what_runs(call: Call, net: Path) -> None:
@@ -108,44 +134,90 @@ def test_verify_of_what_is_wrong(
     assert re.fullmatch(
         r"Error: small: values of 'fused' are off by \S+ in float64, more than 1e-10\n", result.err
     )
-    assert (result.out == "") == as_json
+    if as_json:
+        (record,) = json.loads(result.out)
+        assert (record["way"], record["right"]) == ("fused", False)
+        assert record["relative_error"]["float64"]["values"] > 1e-10
+    else:
+        assert len(result.out.splitlines()) == 1 + len(WHAT)
 
 
-KEYS = {  # of a measurement, with units, and their types
-    "way": str, "mode": str, "first_s": float, "step_s": float, "low_s": float, "high_s": float,
-    "peak_bytes": int, "bytes_moved": int, "least_bytes_moved": int, "saved_bytes": int,
-    "least_saved_bytes": int,
-}  # fmt: skip
+@pytest.fixture
+def noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the first kernel that is called say that it cannot run."""
+    own_module = verify.own_module
+
+    def warning(way: str, network: Network) -> object:
+        warnings.warn("no kernel can be compiled; plain PyTorch runs", KernelNotice, stacklevel=1)
+        return own_module(way, network)
+
+    monkeypatch.setattr(verify, "own_module", warning)
 
 
-@pytest.mark.large
-def test_bench_measures_each_way_in_both_modes(call: Call, net: Path) -> None:
-    ways = ["definition", "stacked", "fused"]
-    options = [word for way in ways for word in ("--pipeline", way)]
-    result = call("bench", net, *options, "--batch", 2, "--repeats", 2, "--json")
-    assert (result.code, result.err) == (0, "")
-    records = json.loads(result.out)
-    assert [(r["way"], r["mode"]) for r in records] == [(w, m) for w in ways for m in ("train", "inference")]
-    for record in records:
-        assert list(record) == list(KEYS)
-        unknown = {"bytes_moved", "saved_bytes"} if record["way"] == "stacked" else set()
-        assert {key for key, value in record.items() if value is None} == unknown
-        assert all(type(record[key]) is KEYS[key] for key in KEYS if key not in unknown)
-        assert 0 < record["low_s"] <= record["step_s"] <= record["high_s"]
-        assert record["first_s"] > 0
-        assert record["peak_bytes"] > 0
+@pytest.mark.usefixtures("noticed")
+def test_a_notice_that_no_kernel_runs_is_a_line(call: Call, net: Path) -> None:
+    result = call("verify", net, "--steps", 1, "--json")
+    assert result.code == 0
+    assert set(result.err.splitlines()) == {"no kernel can be compiled; plain PyTorch runs"}
+    assert json.loads(result.out)[0]["right"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("option", "mode"), [("--train", "train"), ("--inference", "inference")])
-def test_bench_of_one_mode_in_less_precision(call: Call, net: Path, option: str, mode: str) -> None:
-    options = [option, "--dtype", "bfloat16", "--channels-last", "--batch", 2, "--repeats", 1]
-    result = call("bench", net, *options)
-    assert (result.code, result.err) == (0, "")
-    header, *rows = result.out.splitlines()
-    assert header.split()[:2] == ["way", "mode"]
-    assert header.endswith("times definition  peak MB  moved MB / least  saved MB / least")
-    assert [row.split()[:2] for row in rows] == [["definition", mode], ["fused", mode]]
+def test_other_warnings_are_shown_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(warnings, "showwarning", lambda *args, **_: shown.append(args))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with compiler._kernel_notices_told():
+            warnings.warn("another", UserWarning, stacklevel=1)
+    ((message, *_),) = shown
+    assert str(message) == "another"
+
+
+def test_verify_runs_with_the_threads_that_are_asked_for(
+    call: Call, net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, own_module, before = set(), verify.own_module, torch.get_num_threads()
+
+    def noting(way: str, network: Network) -> object:
+        seen.add(torch.get_num_threads())
+        return own_module(way, network)
+
+    monkeypatch.setattr(verify, "own_module", noting)
+    assert call("verify", net, "--steps", 1, "--threads", before + 1).code == 0
+    assert seen == {before + 1}
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_ctrl_c_says_that_it_stopped(
+    call: Call, net: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify.Comparison, "verification", interrupted)
+    assert call(command, net) == Result(130, "", "Stopped.\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_last_line_says_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(compiler.shutil, "get_terminal_size", lambda: os.terminal_size((11, 24)))
+    with compiler._watched(None) as tell:
+        tell("verifying")
+        tell("first step of fused")
+    clear = "\r\x1b[2K"
+    assert sys.stderr.getvalue() == f"{clear}verifying{clear}first step{clear}"
+
+
+def test_elsewhere_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with compiler._watched(None) as tell:
+        tell("verifying")
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -153,14 +225,16 @@ def test_bench_of_one_mode_in_less_precision(call: Call, net: Path, option: str,
     [
         (("show", "--ir", "--pipeline", "fusd"), "unknown pipeline 'fusd'. Did you mean 'fused'?"),
         (("verify", "--pipeline", "inference"), "pipeline 'inference' has no gradients"),
-        (("bench", "--pipeline", "stackd"), "unknown way 'stackd'. Did you mean 'stacked'?"),
-        (("bench", "--dtype", "float8"), "unknown dtype 'float8'. Did you mean 'float32'?"),
-        (
-            ("bench", "--pipeline", "cuda graph"),
-            "way 'cuda graph' needs a CUDA device, not 'cpu': use --device",
-        ),
         (("verify", "--dtype", "float8"), "unknown dtype 'float8'. Did you mean 'float32'?"),
         (("verify", "--pipeline", "torch.compile"), "way 'torch.compile' is not verified: it is torch's own"),
+        (
+            ("verify", "--pipeline", "fused", "--pipeline", "cuda graph"),
+            "way 'cuda graph' needs a CUDA device, not 'cpu': use --device cuda, or leave it out",
+        ),
+        (
+            ("verify", "--pipeline", "defalt"),
+            "unknown way 'defalt'. Did you mean 'default'? Known: cuda graph, default, fused, none, stacked.",
+        ),
     ],
 )
 def test_typos_are_one_line(call: Call, net: Path, args: tuple[str, ...], message: str) -> None:

@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from hypothesis import given, settings
+from pairs import assert_same
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,7 +18,7 @@ from connsearch.kernels import use_backend
 from connsearch.kernels.sums_ahead import begin_sums
 from connsearch.nn import Network, ahead, build
 from connsearch.nn.shared import Weights
-from connsearch.nn.verify import randomise
+from connsearch.nn.verify import Comparison, randomise
 from connsearch.spec import NetworkSpec
 from strategies import specs
 
@@ -103,7 +104,7 @@ def test_in_bfloat16_an_outcome_is_as_good_as_without(monkeypatch: pytest.Monkey
 @given(specs())
 @settings(max_examples=25)
 def test_generated_networks_do_what_their_definition_does(spec: NetworkSpec) -> None:
-    assert_same_step(*pair(spec))
+    assert_same(Comparison(spec), "fused")
 
 
 def test_nothing_begins_of_what_a_cache_holds(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from connsearch.cost import network_cost
 from connsearch.errors import SpecError, VerifyError
 from connsearch.ir import bytes_moved, least_saved, lower, optimize, saved_elements
+from connsearch.kernels import use_backend
 from connsearch.nn import Network, bench, verify, ways
-from connsearch.nn.bench import MODES, Measurement, bench_network, bench_table, modelled
+from connsearch.nn.bench import MODES, Measurement, bench_network, bench_table
+from connsearch.nn.modelled import modelled
+from connsearch.nn.verification import Errors
 from connsearch.nn.verify import randomise
-from connsearch.nn.ways import WAYS, check_ways, own_module, steps_of, verifies
+from connsearch.nn.ways import WAYS, verifies
 from connsearch.spec import NetworkSpec
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -44,7 +47,86 @@ def test_a_measurement_for_each_way_and_mode() -> None:
     for m in found:
         assert 0 < m.low_s <= m.step_s <= m.high_s
         assert m.first_s > 0
+        assert m.backend == ("cpu" if m.way in ("default", "fused") else None)
         assert m.peak_bytes > 3 * 4 * 64 * 4  # a map of the batch
+
+
+def test_backends_are_those_that_run() -> None:
+    with use_backend("reference"):
+        found = bench_network(SPEC, ("definition", "fused"), batch=2, repeats=1, verify=False)
+    assert [m.backend for m in found] == [None, "reference"]
+    assert "fused (as plain PyTorch)  train" in bench_table(found)
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """What is made and run, in order: of networks their number, of steps the way and the mode."""
+    found: list[tuple[str, ...]] = []
+    steps_of = bench.steps_of
+
+    def noting(way: str, network: Network, images: Tensor) -> ways.Steps:
+        made, case = steps_of(way, network, images), (way, "train" if network.training else "inference")
+
+        def step() -> None:
+            found.append(case)
+            made.step()
+
+        return made._replace(step=step)
+
+    monkeypatch.setattr(bench, "steps_of", noting)
+    return found
+
+
+def test_steps_are_interleaved_and_each_round_begins_with_another(log: list[tuple[str, ...]]) -> None:
+    told: list[str] = []
+    bench_network(SPEC, ("definition", "stacked", "none"), batch=2, repeats=4, verify=False, tell=told.append)
+    order = [way for way, _ in log]
+    assert order == [
+        "definition",  # on one image more
+        "definition", "stacked", "none",  # for the first time
+        "definition", "stacked", "none",
+        "stacked", "none", "definition",
+        "none", "definition", "stacked",
+        "definition", "stacked", "none",
+    ]  # fmt: skip
+    assert told[-1] == "step 4 of 4: none (train)"
+
+
+def test_a_first_step_begins_with_building_the_network(
+    log: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build: Callable[..., None] = Network.__init__
+    clock = [0.0]
+
+    def slow(self: Network, spec: NetworkSpec) -> None:
+        log.append(("built",))
+        clock[0] += 5
+        build(self, spec)
+
+    monkeypatch.setattr(Network, "__init__", slow)
+    monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    found = bench_network(SPEC, ("definition", "stacked"), batch=2, repeats=1, verify=False)
+    built, run = ("built",), [("definition", "train"), ("stacked", "train")]
+    assert log == [built, run[0], built, run[0], built, run[1], *run]
+    assert [(m.first_s, m.step_s) for m in found] == [(5.0, 0.0)] * 2
+
+
+def test_no_first_step_comes_after_one_of_its_kind_that_verifies(
+    log: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the batch that is timed has run before, libraries have made what they make once."""
+    check = bench.AsTimed.check
+
+    def noting(self: bench.AsTimed, way: str, mode: str, definition: Errors) -> None:
+        log.append(("check", way, mode))
+        check(self, way, mode, definition)
+
+    monkeypatch.setattr(bench.AsTimed, "check", noting)
+    bench_network(SPEC, ("definition", "none"), batch=2, repeats=1)
+    first, check_it, steps = log[:3], log[3:4], log[4:]
+    assert first == [("definition", "train"), ("definition", "train"), ("none", "train")]
+    assert check_it == [("check", "none", "train")]
+    assert steps == [("definition", "train"), ("none", "train")]
 
 
 @pytest.mark.slow
@@ -72,7 +154,7 @@ def test_what_the_model_says_is_in_bytes_of_the_batch(dtype: str, size: int) -> 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_model_of_each_way(mode: str) -> None:
-    found = {way: modelled(SPEC, way, mode, 4) for way in WAYS}
+    found = {way: modelled(SPEC, way, 4, training=mode == "train") for way in WAYS}
     programs = {way for way in WAYS if found[way].bytes_moved is not None}
     assert programs == {"definition", "none", "default", "fused", "cuda graph"}
     assert found["definition"] == found["none"]
@@ -87,25 +169,47 @@ def test_the_model_of_each_way(mode: str) -> None:
         assert (traffic.saved_bytes == 0) == (mode == "inference")
 
 
-def test_the_table_compares_within_a_mode() -> None:
-    def measurement(way: str, mode: str, step_s: float, moved: int | None) -> Measurement:
-        return Measurement(way, mode, 1.0, step_s, step_s, step_s, 5_000_000, moved, 10**6, moved, 0)
+def measurement(
+    way: str, mode: str, step_s: float, moved: int | None, backend: str | None = None
+) -> Measurement:
+    return Measurement(way, mode, 1.0, step_s, step_s, step_s, 5_000_000, backend, moved, 10**6, moved, 0)
 
+
+def test_the_table_compares_within_a_mode() -> None:
     found = [
         measurement("definition", "train", 8.0, 4_000_000),
         measurement("definition", "inference", 2.0, 4_000_000),
-        measurement("stacked", "train", 16.0, None),
+        measurement("stacked", "train", 1600.0, None),
         measurement("stacked", "inference", 1.0, None),
     ]
     header, *rows = bench_table(found).splitlines()
-    assert header.split("  ")[0] == "way"
-    assert "times definition" in header
+    assert header == (
+        "way         mode       first step s    step ms            quartiles ms  times definition  peak MB  "
+        "moved MB / least  saved MB / least"
+    )
     assert rows[0].split() == [
         "definition", "train", "1.00", "8000.0", "8000.0", "to", "8000.0", "1.00", "5.0", "4.0", "/", "1.0",
-        "4.0", "/", "0.0",
+        "4.0", "/", "0",
     ]  # fmt: skip
-    assert [row.split()[7] for row in rows] == ["1.00", "1.00", "0.50", "2.00"]
-    assert rows[2].split()[8:] == ["5.0", "-", "/", "1.0", "-", "/", "0.0"]
+    assert [row.split()[7] for row in rows] == ["1.00", "1.00", "0.005", "2.00"]
+    assert rows[2].split()[8:] == ["5.0", "-", "/", "1.0", "-", "/", "0"]
+
+
+def test_columns_of_a_small_network_are_in_small_units() -> None:
+    found = [
+        Measurement("definition", "train", 1.2, 0.0123, 0.01, 0.02, 40_000_000, None, 900, 90, 0, 0),
+        Measurement("fused", "train", 0.0456, 0.0007, 0.0006, 0.0008, 51_234, "cpu", 800, 90, 1_234_567, 0),
+    ]
+    header, *rows = bench_table(found).splitlines()
+    assert re.split("  +", header) == [
+        "way", "mode", "first step ms", "step us", "quartiles us", "times definition", "peak kB",
+        "moved B / least", "saved MB / least",
+    ]  # fmt: skip
+    assert [re.split("  +", row) for row in rows] == [
+        ["definition", "train", "1200.00", "12300.0", "10000.0 to 20000.0", "1.00", "40000.0",
+         "900.0 / 90.0", "0 / 0"],
+        ["fused", "train", "45.60", "700.0", "600.0 to 800.0", "17.57", "51.2", "800.0 / 90.0", "1.2 / 0"],
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -157,14 +261,6 @@ def test_refused_before_anything_runs(settings: dict[str, object], message: str)
         bench_network(SPEC, **settings)
 
 
-def test_a_graph_cannot_decide_at_random_which_sources_to_drop() -> None:
-    spec = network("sum", drop="stochastic_depth(survival=0.5)")
-    with pytest.raises(SpecError, match="would repeat what training of small decides at random"):
-        check_ways(["cuda graph"], spec, "cuda", train=True)
-    check_ways(["cuda graph"], spec, "cuda", train=False)
-    check_ways(["cuda graph"], network("sum"), "cuda", train=True)
-
-
 @pytest.mark.parametrize("form", ["normalized", "paper"])
 def test_the_papers_way_moves_running_statistics(form: str) -> None:
     defined = Network(network(f"depthwise(form={form})")).double()
@@ -175,79 +271,3 @@ def test_the_papers_way_moves_running_statistics(form: str) -> None:
         torch.testing.assert_close(other(images), defined(images))
     for a, b in zip(other.buffers(), defined.buffers(), strict=True):
         torch.testing.assert_close(a, b)
-
-
-class FakeGraphs:
-    """`torch.cuda` as far as a capture needs it: what is captured runs at once, and again when replayed."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.log: list[str] = []
-        run = ways._pass
-
-        def logged(module: nn.Module, images: Tensor, *, train: bool) -> None:
-            self.log.append("run" if all(p.grad is None for p in module.parameters()) else "run on gradients")
-            self.again = lambda: run(module, images, train=train)
-            self.again()
-
-        monkeypatch.setattr(ways, "_pass", logged)
-        stream = SimpleNamespace(wait_stream=lambda other: self.log.append("wait"))
-        for name in ("device", "graph", "stream"):
-            monkeypatch.setattr(torch.cuda, name, self.within(name))
-        monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
-        monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
-        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=self.replay))
-
-    def within(self, name: str) -> object:
-        @contextmanager
-        def entered(of: object) -> Iterator[None]:
-            self.log.append(name)
-            yield
-            self.log.append(f"end {name}")
-
-        return entered
-
-    def replay(self) -> None:
-        self.log.append("replay")
-
-
-def test_a_graph_is_captured_after_steps_on_another_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeGraphs(monkeypatch)
-    made = steps_of("cuda graph", Network(SPEC), torch.randn(2, 3, 8, 8))
-    warm = ["wait", "stream", "run", "run", "run", "end stream", "wait"]
-    assert fake.log == ["device", *warm, "graph", "run", "end graph", "end device"]
-    fake.log.clear()
-    made.step()
-    assert fake.log == ["replay"]
-    fake.log.clear()
-    made.allocate()
-    assert fake.log == ["device", "graph", "run", "end graph", "end device"]
-
-
-@pytest.mark.gpu
-@needs_gpu
-def test_a_graph_makes_the_gradients_of_a_step() -> None:
-    torch.manual_seed(0)
-    defined = Network(SPEC).cuda()
-    randomise(defined)
-    images = torch.randn(4, 3, 8, 8, device="cuda")
-    graphed = copy.deepcopy(defined)
-    made = steps_of("cuda graph", graphed, images)
-    images.copy_(torch.randn_like(images))  # what a replay reads now
-    made.step()
-    plain = own_module("fused", defined)
-    assert plain is not None
-    plain(images).float().square().mean().backward()
-    for a, b in zip(graphed.parameters(), defined.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.gpu
-@needs_gpu
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_ways_on_a_gpu(dtype: str) -> None:
-    names = ("definition", "stacked", "fused", "cuda graph")
-    found = bench_network(
-        SPEC, names, modes=MODES, batch=4, repeats=2, device="cuda", dtype=dtype, channels_last=True
-    )
-    assert [(m.way, m.mode) for m in found] == [(way, mode) for way in names for mode in MODES]
-    assert all(m.peak_bytes > 0 for m in found)

@@ -20,6 +20,7 @@ from connsearch.ir import lower, optimize
 from connsearch.ir.liveness import live_reads, peak_elements
 from connsearch.nn import Network, inference
 from connsearch.nn.compiled import CompiledNetwork, build
+from connsearch.nn.peak import peak_bytes
 from connsearch.spec import AGGREGATIONS, UNITS, NetworkSpec
 from connsearch.spec.presets import preset
 from strategies import FAMILIES, families, specs
@@ -313,6 +314,24 @@ def test_liveness_of_a_chain() -> None:
     reads = live_reads(program)
     assert list(reads) == list(range(1, len(program.ops) + 1))
     assert peak_elements(program, reads) == 2 * 2 * 16  # input and output of an operation
+
+
+@pytest.mark.parametrize("aggregation", sorted(AGGREGATIONS))
+@pytest.mark.parametrize("unit", ["conv", "bottleneck"])
+def test_what_is_held_at_once_is_what_the_program_says(unit: str, aggregation: str) -> None:
+    spec = NetworkSpec(
+        input={"channels": 3, "height": 32, "width": 32},
+        n_classes=5,
+        blocks=[{"topology": "dense", "aggregation": aggregation, "unit": unit, "n_layers": 5, "width": 16}],
+    )
+    compiled = build(randomise(Network(spec)).float()).eval()
+    program = optimize(lower(spec), "inference")
+    held = 4 * (peak_elements(program, live_reads(program)) - program.image.size)  # the image is there before
+    most = 1.4 if aggregation == "gated" else 1.2  # it runs as defined, with maps of its own
+    x = images(spec, batch=1).float()
+    with torch.no_grad():
+        compiled(x)  # constants are made
+        assert held <= peak_bytes(lambda: compiled(x)) <= most * held
 
 
 def test_norms_of_whole_presets_fold() -> None:
