@@ -1,86 +1,209 @@
-"""Draw the latest figures of the compiler: python benchmarks/plot.py docs/pictures/speed.png"""
+"""Draw the latest figures of speed: python benchmarks/plot.py speed.png speed.pdf
+
+Medians, with whiskers as far as the quartiles reach (of a ratio: those of both ways), and a tick where what
+was promised begins. Of several machines, numbers of threads and sizes of batches in the results, those of the
+latest run on a CPU are drawn; evaluation is drawn for all threads and batches.
+"""
 
 from __future__ import annotations
 
-import json
+import argparse
 import sys
-from itertools import groupby
-from operator import itemgetter
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from plot_bars import Bar, Look, Panel, Row, draw_legend, draw_rows
+from speed_records import (
+    COMPILED,
+    DEFINITION,
+    EAGER,
+    NORMALIZED,
+    OURS,
+    PAPER,
+    STACKED,
+    Line,
+    Run,
+    hardware,
+    latest_runs,
+)
+from speed_targets import BUILT, EVALUATION, PROMISES, Promise, apply_to, format_of, of_kernel
+from speed_words import format_rank, format_words, name, rank, threads, where
 
-RESULTS = Path(__file__).parent / "results"
-Bars = list[tuple[str, float]]
+from connsearch.errors import ConnsearchError, SpecError
+from connsearch.plots.files import check_picture_path
+from connsearch.plots.style import TIMES, Picture, look, save
+
+EAGERLY, FUSED = Look("#8C8C8C", "eager PyTorch, the definition"), Look("#0072B2", "ours, fused")
+LOOKS = {
+    STACKED: Look("#D55E00", "stacked, the paper's way"),
+    DEFINITION: EAGERLY,
+    EAGER: EAGERLY,
+    COMPILED: Look("#E69F00", "torch.compile"),
+    "default": Look("#56B4E9", "ours, default"),
+    BUILT: FUSED,
+    OURS: FUSED,
+}
+WIDTH, LEGEND, AROUND, ROW = 7.2, 0.45, 0.8, 1.4  # inches; heights, one of what is around rows
+PAPERS_WAY = {PAPER: STACKED, NORMALIZED: EAGER}
+SLOWER = "slower"
 
 
-def records(benchmark: str) -> list[dict[str, Any]]:
-    """Return all records of a benchmark, oldest first."""
-    lines = (RESULTS / f"{benchmark}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+class Group(NamedTuple):
+    """Rows with the same columns, and what they show."""
+
+    heading: str
+    rows: Sequence[Row]
 
 
-def aggregation() -> Bars:
-    """Return how many times faster the aggregations of a block are, one thread, NCHW."""
-    found = {r["case"]: r["ratio"] for r in records("kernel_speed") if r["threads"] == 1 and r["target"]}
-    return [(case.replace(" fp32 NCHW", ""), ratio) for case, ratio in found.items() if "block" in case]
+def draw_speed(of_kernels: Sequence[Run], of_networks: Sequence[Run]) -> Figure:
+    """Return a picture of runs of kernels and networks.
 
-
-def training(figure: str) -> Bars:
-    """Return how many times less a figure of a training step is than as defined: float32, NCHW, one thread.
-
-    Ratios are within a run, the latest of each network and way.
+    Raises:
+        SpecError: if there are none that could be drawn.
     """
-    plain = [
-        r
-        for r in records("compiled_speed")
-        if r["threads"] == 1 and r["dtype"] == "float32" and not r["channels_last"]
-        if r.get("mode", "train") == "train"
+    blocks = [run for run in of_kernels if {PAPERS_WAY.get(run.line["operation"]), OURS} <= run.ways.keys()]
+    on_cpu = [run for run in of_networks if run.line["device"] == "cpu"]
+    trained = [run for run in on_cpu if run.line["mode"] == "train"]
+    evaluated = [run for run in on_cpu if run.line["mode"] == "inference" and BUILT in run.ways]
+    parts = (
+        (_kernels, _alike(blocks, where)),
+        (_training, _alike(trained, lambda line: (where(line), line["batch"]))),
+        (_evaluation, _alike(evaluated, lambda line: (hardware(line), format_of(line)))),
+    )
+    groups = [draw(runs) for draw, runs in parts if runs]
+    if not groups:
+        raise SpecError("nothing to draw: no run of five repeats or more on a CPU is in benchmarks/results")
+    heights = [LEGEND, *(AROUND + ROW * len(group.rows) for group in groups)]
+    with look():
+        figure = Picture(figsize=(WIDTH, sum(heights)), layout="constrained")
+        top, *pieces = figure.subfigures(len(heights), 1, height_ratios=heights)
+        shown = {way for group in groups for row in group.rows for panel in row.panels for way in panel.bars}
+        draw_legend(top, (way for way in LOOKS if way in shown), LOOKS)
+        for letter, piece, group in zip("abc", pieces, groups, strict=False):
+            piece.suptitle(f"{letter}   {group.heading}", fontsize=9, x=0.01, ha="left")
+            draw_rows(piece, group.rows, LOOKS)
+    return figure
+
+
+def _alike(runs: Sequence[Run], setting: Callable[[Line], Any]) -> list[Run]:
+    """Return the runs made in the same setting as the latest."""
+    if not runs:
+        return []
+    last = setting(max(runs, key=lambda run: str(run.line["time"])).line)
+    return [run for run in runs if setting(run.line) == last]
+
+
+def _kernels(runs: Sequence[Run]) -> Group:
+    panels = []
+    for operation, than in PAPERS_WAY.items():
+        same = [run for run in runs if run.line["operation"] == operation]
+        for shape in sorted({tuple(run.line["shape"]) for run in same}):
+            found = [run for run in same if tuple(run.line["shape"]) == shape]
+            panels.append(_kernel_panel(found, than))
+    batch = "/".join(sorted({str(run.line["shape"][0]) for run in runs}))
+    heading = f"Weighted sums of a block, forward and backward: batch {batch}, {where(runs[0].line)}"
+    return Group(heading, [Row("times faster than\nthe paper's way", panels, SLOWER)])
+
+
+def _kernel_panel(runs: Sequence[Run], than: str) -> Panel:
+    def bar(run: Run, way: str) -> Bar | None:
+        return _faster(run, way, than, of_kernel(run.line).get(than) if way == OURS else None)
+
+    line = runs[0].line
+    size = f" {TIMES} ".join(map(str, line["shape"][1:]))
+    form = "paper's form" if than == STACKED else "normalized"
+    ways = [way for way in (EAGER, COMPILED, OURS) if way != than]
+    return _panel(f"{form}, {line['n']} layers,\n{size}", runs, ways, bar)
+
+
+def _training(runs: Sequence[Run]) -> Group:
+    ways = [way for way in LOOKS if any(way in run.ways for run in runs)]
+    others = [way for way in ways if way != DEFINITION]
+    networks = sorted({run.line["network"] for run in runs}, key=rank)
+
+    def panels(ways: Sequence[str], bar: Callable[[Run, str], Bar | None]) -> list[Panel]:
+        found = ([run for run in runs if run.line["network"] == network] for network in networks)
+        return [_panel(name(network), of, ways, bar) for network, of in zip(networks, found, strict=True)]
+
+    heading = f"Training, forward and backward: batch {runs[0].line['batch']}, {where(runs[0].line)}"
+    rows = [
+        Row("times faster than\nthe definition", panels(others, _step), SLOWER),
+        Row("times less memory\nthan the definition", panels(others, _memory), "more"),
+        Row("first step, seconds\n(less is better)", panels(ways, _first)),
     ]
-    found: dict[str, float] = {}
-    for network, run in groupby(plain, key=itemgetter("network")):
-        figures = {r["way"]: r[figure] for r in run if r[figure]}
-        if defined := figures.pop("definition", None):
-            found |= {f"{network}, {way}": defined / value for way, value in figures.items()}
-    return [*found.items()]
+    return Group(heading, rows)
 
 
-def inference() -> Bars:
-    """Return how many times faster than defined evaluation is, one thread."""
-    cases = records("inference_speed")[-1]["cases"]
-    return [(f"{c['network']}, batch {c['batch']}", c["ratio"]) for c in cases if c["threads"] == 1]
+def _step(run: Run, way: str) -> Bar | None:
+    """Return how many times faster a way is; promised is what is so beside the fastest that was named."""
+    bounds = [
+        promise.bound * run.ways[DEFINITION]["step_s"] / run.ways[promise.than]["step_s"]
+        for promise in _promised(run, way, "step")
+    ]
+    return _faster(run, way, DEFINITION, max(bounds, default=None))
 
 
-def draw(axes: Axes, title: str, bars: Bars) -> None:
-    """Draw horizontal bars with their values, and the line of 1."""
-    names, values = zip(*bars, strict=True)
-    drawn = axes.barh(range(len(bars)), values, color="#4477aa", height=0.7)
-    axes.bar_label(drawn, fmt=" %.1f", fontsize=8)
-    axes.set_yticks(range(len(bars)), names, fontsize=8)
-    axes.invert_yaxis()
-    axes.axvline(1, color="0.4", linewidth=0.8, linestyle="--")
-    axes.set_xlim(0, 1.15 * max(values))
-    axes.set_title(title, fontsize=9, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
+def _memory(run: Run, way: str) -> Bar | None:
+    if way not in run.ways:
+        return None
+    less = run.ways[DEFINITION]["peak_bytes"] / run.ways[way]["peak_bytes"]
+    return Bar(less, less, less, max((1 / p.bound for p in _promised(run, way, "peak")), default=None))
+
+
+def _first(run: Run, way: str) -> Bar | None:
+    if way not in run.ways:
+        return None
+    seconds = run.ways[way]["first_s"]
+    bounds = [p.bound * run.ways[p.than]["step_s"] for p in _promised(run, way, "first")]
+    return Bar(seconds, seconds, seconds, min(bounds, default=None))
+
+
+def _promised(run: Run, way: str, what: str) -> list[Promise]:
+    of = run.line["network"], format_of(run.line), what
+    if way != BUILT or not apply_to(run.line):
+        return []
+    return [promise for promise in PROMISES if promise[:3] == of and promise.than in run.ways]
+
+
+def _evaluation(runs: Sequence[Run]) -> Group:
+    panels = []
+    for network in sorted({run.line["network"] for run in runs}, key=rank):
+        found = [run for run in runs if run.line["network"] == network]
+        found.sort(key=lambda run: (run.line["batch"], run.line["threads"]))
+        ticks = [f"batch {run.line['batch']}\n{threads(run.line)}" for run in found]
+        bars = [_faster(run, BUILT, DEFINITION, EVALUATION) for run in found]
+        panels.append(Panel(name(network), ticks, {BUILT: bars}))
+    line = runs[0].line
+    heading = f"Evaluation without gradients: {format_words(*format_of(line))}, {hardware(line)}"
+    return Group(heading, [Row("times faster than\nthe definition", panels, SLOWER)])
+
+
+def _panel(
+    title: str, runs: Sequence[Run], ways: Iterable[str], bar: Callable[[Run, str], Bar | None]
+) -> Panel:
+    """Return a panel with a tick for each format."""
+    ordered = sorted(runs, key=lambda run: format_rank(run.line))
+    ticks = [f"{run.line['dtype']}\n{'ch. last' if run.line['channels_last'] else 'NCHW'}" for run in ordered]
+    return Panel(title, ticks, {way: [bar(run, way) for run in ordered] for way in ways})
+
+
+def _faster(run: Run, way: str, than: str, target: float | None) -> Bar | None:
+    ratio = run.speedup(way, than=than)
+    return None if ratio is None else Bar(*ratio, target)
 
 
 def main() -> None:
-    """Draw four panels into the file that is named."""
-    panels = [
-        ("Cross-layer aggregation, forward and backward:\ntimes faster than the paper's way", aggregation()),
-        ("Training step: times faster than defined", training("step_s")),
-        ("Training step: times less memory than defined", training("peak_bytes")),
-        ("Evaluation: times faster than defined", inference()),
-    ]
-    heights = [len(bars) + 2 for _, bars in panels]
-    figure, axes = plt.subplots(
-        len(panels), 1, figsize=(6.5, 0.24 * sum(heights) + 0.6), height_ratios=heights, layout="constrained"
-    )
-    for panel, (title, bars) in zip(axes, panels, strict=True):
-        draw(panel, title, bars)
-    figure.savefig(sys.argv[1], dpi=150)
+    """Draw into the files that are named."""
+    parser = argparse.ArgumentParser(description="Draw the latest figures of speed.")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="to draw to: .png, .svg or .pdf")
+    try:
+        files = [check_picture_path(file) for file in parser.parse_args().files]
+        figure = draw_speed(*latest_runs())
+        for file in files:
+            print(f"wrote {save(figure, file)}")
+    except ConnsearchError as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":

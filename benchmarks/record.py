@@ -15,22 +15,40 @@ SOURCES = (":(top)", ":(top,exclude)benchmarks/results")  # what makes a commit 
 
 
 def machine() -> dict[str, Any]:
-    """Return what figures depend on: time, commit, processor and how busy it is, Python."""
+    """Return what figures of plain Python depend on: time, commit, processor and how busy it is, Python.
+
+    Take it once, before anything is measured: measuring is load, and later commits do not run.
+    """
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next(
         (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
     )
-    commit, dirty = (
-        subprocess.run(["git", "-C", str(HERE), *words], capture_output=True, text=True, check=False).stdout
-        for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", *SOURCES])
-    )
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        "commit": commit.strip() + ("+changes" if dirty.strip() else ""),
+        "commit": commit(),
         "cpu": f"{os.cpu_count()} x {model}",
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
     }
+
+
+def torch_machine(device: str = "cpu") -> dict[str, Any]:
+    """Return what figures of networks depend on, with an id of the run; take it once, as `machine`.
+
+    The number of threads is torch's at the moment.
+    """
+    from connsearch.nn.machine import machine_facts
+
+    return {**machine_facts(device), "commit": commit()}
+
+
+def commit() -> str:
+    """Return the commit that runs, and whether there are changes beside it."""
+    found, dirty = (
+        subprocess.run(["git", "-C", str(HERE), *words], capture_output=True, text=True, check=False).stdout
+        for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", *SOURCES])
+    )
+    return found.strip() + ("+changes" if dirty.strip() else "")
 
 
 def append(benchmark: str, figures: dict[str, Any]) -> None:
