@@ -71,6 +71,11 @@ def test_imports_come_from_above(module: Path) -> None:
         assert not (own in TORCH_FREE and top == "torch"), f"{module}:{line}: {own} imports torch"
 
 
+@pytest.mark.parametrize("name", LEVEL)
+def test_every_layer_is_there(name: str) -> None:
+    assert (PACKAGE / f"{name}.py").is_file() or (PACKAGE / name / "__init__.py").is_file()
+
+
 def test_the_walk_sees_lazy_imports_and_skips_those_for_types() -> None:
     code = (
         "from typing import TYPE_CHECKING\n"

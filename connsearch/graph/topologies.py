@@ -76,11 +76,15 @@ def predecessors(topology: object, n_layers: int) -> tuple[tuple[int, ...], ...]
     ref = topology if isinstance(topology, Ref) else TOPOLOGIES.parse(topology)
     if type(n_layers) is not int or n_layers < 1:
         raise SpecError(f"a block needs an integer of at least 1 layers, got {n_layers!r}")
-    return _predecessors(TOPOLOGIES[ref.name], ref, n_layers)
+    return _asked_once(TOPOLOGIES[ref.name], ref, n_layers)
 
 
-@lru_cache(maxsize=4096)
-def _predecessors(rule: Rule, ref: Ref, n_layers: int) -> tuple[tuple[int, ...], ...]:
+def asked(rule: Rule, ref: Ref, n_layers: int) -> tuple[tuple[int, ...], ...]:
+    """Return what a rule, of that reference, says now; `predecessors` remembers what it said first.
+
+    Raises:
+        SpecError: if the rule names a node that does not precede j or leaves one that no later one reads.
+    """
     params: dict[str, Any] = TOPOLOGIES.bind(ref)
     depth = (n_layers,) if len(_positional(rule)) > 1 else ()
     found = []
@@ -97,6 +101,9 @@ def _predecessors(rule: Rule, ref: Ref, n_layers: int) -> tuple[tuple[int, ...],
     for j in sorted(set(range(n_layers + 1)) - set().union(*found)):
         raise SpecError(f"topology {ref.label!r}: no later node of {n_layers + 1} reads node {j}")
     return tuple(found)
+
+
+_asked_once = lru_cache(maxsize=4096)(asked)
 
 
 @register_topology("chain")
@@ -127,6 +134,9 @@ def sparse(j: int, *, base: int = 2) -> Iterable[int]:
 
     >>> sorted(sparse(10, base=3))
     [1, 7, 9]
+
+    Raises:
+        SpecError: if the base is below 2.
     """
     if base < 2:
         raise SpecError(f"topology 'sparse': base must be at least 2, got {base}")
@@ -147,7 +157,14 @@ def _log_layers(n_layers: int) -> int:
 
 @register_topology("nearest")
 def nearest(j: int, n_layers: int, *, k: int = 0) -> Iterable[int]:
-    """The k latest nodes; k = 0 means floor(log2(L + 1)) + 1 of them (Log-DenseNet's NEAREST)."""
+    """The k latest nodes; k = 0 means floor(log2(L + 1)) + 1 of them (Log-DenseNet's NEAREST).
+
+    >>> sorted(nearest(9, 12))
+    [5, 6, 7, 8]
+
+    Raises:
+        SpecError: if k is below 0.
+    """
     if k < 0:
         raise SpecError(f"topology 'nearest': k must be at least 0, got {k}")
     return range(max(0, j - (k or _log_layers(n_layers))), j)
@@ -190,7 +207,14 @@ def harmonic(j: int, n_layers: int) -> Iterable[int]:
 
 @register_topology("random_dag")
 def random_dag(j: int, *, p: float = 0.5, seed: int = 0) -> Iterable[int]:
-    """The previous node, and each earlier one with probability p; the same for the same seed."""
+    """The previous node, and each earlier one with probability p; the same for the same seed.
+
+    >>> sorted(random_dag(5, p=0.5, seed=7))
+    [1, 3, 4]
+
+    Raises:
+        SpecError: if p is not within 0..1.
+    """
     if not 0 <= p <= 1:
         raise SpecError(f"topology 'random_dag': p must be within 0..1, got {p}")
     draw = random.Random(f"{seed}/{j}")
