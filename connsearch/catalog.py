@@ -3,56 +3,68 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from connsearch.cost import network_cost
-from connsearch.data.registry import DATASETS
-from connsearch.graph import TOPOLOGIES
-from connsearch.ir.pipelines import PASSES
-from connsearch.registry import Registry
-from connsearch.search.samplers import SAMPLERS
-from connsearch.spec.aggregations import AGGREGATIONS
-from connsearch.spec.chains import HEADS, LINES, STEMS, TRANSITIONS, UNITS
-from connsearch.spec.drops import DROPS
-from connsearch.spec.presets import PRESETS, list_presets, preset
-from connsearch.text import si
-from connsearch.train.recipes import RECIPES
+from connsearch.errors import SpecError, did_you_mean
 
-CATALOGS: dict[str, Registry[Any] | Mapping[str, Any]] = {
-    "topologies": TOPOLOGIES,
-    "aggregations": AGGREGATIONS,
-    "units": UNITS,
-    "lines": LINES,
-    "stems": STEMS,
-    "transitions": TRANSITIONS,
-    "heads": HEADS,
-    "drops": DROPS,
-    "presets": PRESETS,
-    "datasets": DATASETS,
-    "samplers": SAMPLERS,
-    "recipes": RECIPES,
-    "passes": PASSES,
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from connsearch.registry import Registry
+    from connsearch.train.recipes import Recipe
+
+CATALOGS = {  # and where each is, imported when it is asked for
+    "topologies": "connsearch.graph:TOPOLOGIES",
+    "aggregations": "connsearch.spec.aggregations:AGGREGATIONS",
+    "units": "connsearch.spec.chains:UNITS",
+    "lines": "connsearch.spec.chains:LINES",
+    "stems": "connsearch.spec.chains:STEMS",
+    "transitions": "connsearch.spec.chains:TRANSITIONS",
+    "heads": "connsearch.spec.chains:HEADS",
+    "drops": "connsearch.spec.drops:DROPS",
+    "presets": "connsearch.spec.presets:PRESETS",
+    "datasets": "connsearch.data.registry:DATASETS",
+    "samplers": "connsearch.search.samplers:SAMPLERS",
+    "recipes": "connsearch.train.recipes:RECIPES",
+    "passes": "connsearch.ir.pipelines:PASSES",
 }
+
+
+def entries_of(kind: str) -> Registry[Any] | Mapping[str, Any]:
+    """Return a catalogue's entries by name.
+
+    Raises:
+        SpecError: if there is no such catalogue.
+    """
+    if kind not in CATALOGS:
+        raise SpecError(f"unknown kind {kind!r}. {did_you_mean(kind, CATALOGS)}")
+    module, _, name = CATALOGS[kind].partition(":")
+    found: Registry[Any] | Mapping[str, Any] = getattr(import_module(module), name)
+    return found
 
 
 def catalog(kind: str) -> str:
     """Return a line for each entry of a catalogue: its name, what it is, parameters with their defaults.
 
     Of a preset: its parameters, MACs and input. Of a recipe: what it fills.
+
+    Raises:
+        SpecError: if there is no such catalogue.
     """
-    entries = CATALOGS[kind]
-    width = max(map(len, entries))
-    if entries is PRESETS:
+    if kind == "presets":
         return _presets()
-    if entries is RECIPES:
-        return "\n".join(f"{name:<{width}}  {r.about} [{r}]" for name, r in sorted(RECIPES.items()))
-    if not isinstance(entries, Registry):
-        return "\n".join(f"{name:<{width}}  {inspect.getdoc(entries[name])}" for name in sorted(entries))
-    return "\n".join(f"{name:<{width}}  {_about(entries, name)}" for name in sorted(entries))
+    entries = entries_of(kind)
+    width = max(map(len, entries))
+    about: Callable[[Any, str], str] = {"recipes": _recipe, "passes": _documented}.get(kind, _registered)
+    return "\n".join(f"{name:<{width}}  {about(entries, name)}" for name in sorted(entries))
 
 
 def _presets() -> str:
+    from connsearch.cost import network_cost
+    from connsearch.spec.presets import list_presets, preset
+    from connsearch.text import si
+
     names, params, macs, inputs = [], [], [], []
     for name in list_presets():
         spec = preset(name)
@@ -67,7 +79,15 @@ def _presets() -> str:
     return "\n".join("  ".join(row) for row in rows)
 
 
-def _about(entries: Registry[Any], name: str) -> str:
-    first = (inspect.getdoc(entries[name]) or "").partition("\n\n")[0].replace("\n", " ")
+def _recipe(recipes: Mapping[str, Recipe], name: str) -> str:
+    return f"{recipes[name].about} [{recipes[name]}]"
+
+
+def _documented(entries: Registry[Any] | Mapping[str, Any], name: str) -> str:
+    return (inspect.getdoc(entries[name]) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def _registered(entries: Registry[Any], name: str) -> str:
+    first = _documented(entries, name)
     params = ", ".join(f"{key}={value!r}" for key, value in entries.parameters(name).items())
     return f"{first} [{params}]" if params else first

@@ -6,6 +6,8 @@ Errors say `file: place: what is wrong` in one line, whatever pydantic found.
 from __future__ import annotations
 
 import json
+import re
+import reprlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +25,15 @@ _EXACT: dict[type, tuple[str, tuple[type, ...]]] = {
     int: ("an integer", (int,)),
     float: ("a number", (int, float)),
 }
+_KINDS = dict.fromkeys(("tuple_type", "list_type"), "must be an array") | dict.fromkeys(
+    ("dict_type", "mapping_type", "model_type", "model_attributes_type"), "must be a table"
+)
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 2, 3, 3, 3
+_SHORT.maxstring = _SHORT.maxother = 60
+_TEXT = r'"(?:[^"\\]|\\.)*"'
+_PAIR = re.compile(rf"(?m)^( +)\[\n +({_TEXT}),\n +({_TEXT}),\n +\]")
+"""An array of two texts in an array, such as an edge, that was written over four lines."""
 
 
 class Config(BaseModel):
@@ -80,7 +91,7 @@ class Config(BaseModel):
             SpecError: naming the file, the place inside it, the value and what is allowed.
         """
         if not isinstance(data, Mapping):
-            raise SpecError(f"a table is expected, got {data!r}", place=source)
+            raise SpecError(f"a table is expected, got {_shown(data)}", place=source)
         try:
             return cls(**data)
         except SpecError as error:
@@ -110,7 +121,7 @@ class Config(BaseModel):
 
     def to_toml(self) -> str:
         """Return the value as TOML text; `from_toml` of it gives the value back."""
-        return tomli_w.dumps(self.to_dict())
+        return _PAIR.sub(r"\1[\2, \3]", tomli_w.dumps(self.to_dict()))
 
     def to_json(self) -> str:
         """Return the value as one line of JSON."""
@@ -187,9 +198,9 @@ def _check_exact(kind: Any, value: object) -> None:
     elif origin is Literal:
         for allowed in inner:
             if allowed == value and type(allowed) is not type(value):
-                raise SpecError(f"should be {allowed!r}, got {value!r}")
+                raise SpecError(f"should be {allowed!r}, got {_shown(value)}")
     elif kind in _EXACT and type(value) not in _EXACT[kind][1]:
-        raise SpecError(f"must be {_EXACT[kind][0]}, got {value!r}")
+        raise SpecError(f"must be {_EXACT[kind][0]}, got {_shown(value)}")
 
 
 def _check_item(kind: Any, item: object, place: str) -> None:
@@ -231,5 +242,10 @@ def _detail(first: ErrorDetails, model: type[BaseModel]) -> str:
         return "is missing"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
-    message = first["msg"].removeprefix("Input ")
-    return f"{message[0].lower()}{message[1:]}, got {first['input']!r}"
+    message = _KINDS.get(first["type"], first["msg"].removeprefix("Input "))
+    return f"{message[0].lower()}{message[1:]}, got {_shown(first['input'])}"
+
+
+def _shown(value: object) -> str:
+    """Return a wrong value as text, the inside of a long one left out."""
+    return _SHORT.repr(value)

@@ -159,7 +159,8 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._parse_label(data)
         if isinstance(data, Mapping) and isinstance(data.get("name"), str):
             return self.ref(data["name"], **{k: v for k, v in data.items() if k != "name"})
-        raise SpecError(f"a {self.kind} is a name or a table with a name, got {data!r}")
+        way_out = f": register it first, @cs.register_{self.kind}('name')" if callable(data) else ""
+        raise SpecError(f"a {self.kind} is a name or a table with a name, got {data!r}{way_out}")
 
     def _parse_label(self, label: str) -> Ref:
         match = _LABEL.fullmatch(label)

@@ -41,6 +41,15 @@ def si(value: float, digits: int = 3) -> str:
     return f"{rounded:.{digits}g}"
 
 
+def counted(number: int, what: str) -> str:
+    """Return how many there are of something.
+
+    >>> counted(1, "epoch"), counted(2, "epoch")
+    ('1 epoch', '2 epochs')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Return a time for people.
 

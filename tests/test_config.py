@@ -71,7 +71,12 @@ def message(data: object, model: type[Config] = Cart, source: str = "") -> str:
         ({"best": {"spare": "yes"}}, "best.spare: must be true or false, got 'yes'"),
         ({"wheels": [{"size": 0}]}, "wheels[0].size: should be greater than or equal to 1, got 0"),
         ({"best": {"load": float("nan")}}, "best.load: should be a finite number, got nan"),
-        ({"wheels": 3}, "wheels: should be a valid tuple, got 3"),
+        ({"wheels": 3}, "wheels: must be an array, got 3"),
+        ({"wheels": list("abcdef")}, "wheels[0]: must be a table, got 'a' (and 5 more)"),
+        ({"best": [{"size": 3, "load": 2.5}] * 9},
+         "best: must be a table, got [{'load': 2.5, 'size': 3}, {'load': 2.5, 'size': 3}, "
+         "{'load': 2.5, 'size': 3}, ...]"),
+        ({"count": "12" * 500}, f"count: must be an integer, got '{'12' * 13}1...{'12' * 14}'"),
         ({"type": 3}, "type: should be a valid string, got 3"),
         ({"count": "1", "cout": 2}, "count: must be an integer, got '1' (and 1 more)"),
         (3, "a table is expected, got 3"),

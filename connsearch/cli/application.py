@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,9 +63,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 def read_network(net: str, classes: int | None = None) -> NetworkSpec:
     """Return the network that a preset name or a file stands for."""
-    from connsearch.spec.presets import load_network
+    from connsearch.cli.kinds import refuse_another
+    from connsearch.spec.presets import PRESETS, load_network
 
+    if net not in PRESETS and net.endswith(".toml"):
+        refuse_another(net, "network")
     return load_network(net, n_classes=classes)
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal what is being done; give out what shows what is done next."""
+    from rich.console import Console
+
+    from connsearch.train.live import LiveLine
+
+    with LiveLine(Console(stderr=True)) as line:
+        line.show(text)
+        yield line.show
 
 
 def checked(pictures: Iterable[Path | None] | None, *tables: Path | None) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from connsearch.cli.application import Json, read_network, wrote
+from connsearch.cli.application import Json, checked, read_network, wrote
 
 if TYPE_CHECKING:
     from connsearch.train.trained import Trained
@@ -51,17 +51,14 @@ def connectivity(
     as_json: Json = False,
 ) -> None:
     """Say how strongly each layer reads each earlier one, as learned: weights, gates; and draw it."""
-    from connsearch.plots.files import check_path, check_picture_path
+    from connsearch.plots.files import check_picture_path
     from connsearch.plots.strengths import plot_shares_by_class, plot_strengths
     from connsearch.plots.style import SUFFIXES, save
     from connsearch.train import learned
 
-    if output is not None:
-        check_picture_path(output)
+    files = checked([output], csv)
     if by_class is not None:
-        check_picture_path(by_class, (*SUFFIXES, ".csv"))
-    if csv is not None:
-        check_path(csv)
+        files.append(check_picture_path(by_class, (*SUFFIXES, ".csv")))
     trained = _load(checkpoint, net)
     spec = trained.network.spec
     frame = learned.learned_strengths(trained, dataset, split)
@@ -80,7 +77,7 @@ def connectivity(
         learned.write_csv(frame, csv)
     text = learned.strengths_text(spec.name, frame)
     typer.echo(json.dumps(learned.strengths_record(trained, frame, classes)) if as_json else text)
-    wrote(output, by_class, csv)
+    wrote(*files)
 
 
 def prune(
@@ -103,15 +100,13 @@ def prune(
 ) -> None:
     """Remove weak connections, and what only they read; write the smaller network and its weights."""
     from connsearch.files import write_whole
-    from connsearch.plots.files import check_path
     from connsearch.train.pruning import prune as pruned
     from connsearch.train.trained import save_trained
 
     if output.suffix != ".toml":
         raise typer.BadParameter("-o names a TOML file: a network that every command takes")
     weights = weights or output.with_suffix(".safetensors")
-    for path in (output, weights):
-        check_path(path)
+    for path in checked(None, output, weights):
         if path.resolve() == checkpoint.resolve():
             raise typer.BadParameter(f"{path} is the checkpoint itself: name another file")
     found = pruned(_load(checkpoint, net), below, dataset, split)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from connsearch.cli.application import Json, read_network
+from connsearch.cli.application import Json, checked, read_network, wrote
 
 if TYPE_CHECKING:
     from connsearch.train.learned import Images
@@ -49,16 +49,12 @@ def evaluate(
 ) -> None:
     """Say how well a trained network does: of all images or pixels, of each class, against guessing."""
     from connsearch.plots.confusion import plot_confusion
-    from connsearch.plots.files import check_path, check_picture_path
     from connsearch.plots.style import save
     from connsearch.search.objective import enough_memory, training_device
     from connsearch.train.confusion import confusion
     from connsearch.train.trained import load_trained
 
-    for picture in filter(None, (plot, examples)):
-        check_picture_path(picture)
-    if csv is not None:
-        check_path(csv)
+    files = checked([plot, examples], csv)
     where = training_device(device)
     trained = load_trained(weights, None if net is None else read_network(net))
     images = _images(trained, dataset, split, examples is not None)
@@ -75,8 +71,7 @@ def evaluate(
     record = {"network": name, "dataset": data, "split": split, "images": len(images.split)}
     about = f"{title}: {len(images.split)} images"
     typer.echo(json.dumps({**record, **found.to_dict()}) if as_json else f"{about}\n\n{found}")
-    for path in filter(None, (plot, examples, csv)):
-        typer.echo(f"wrote {path}", err=True)
+    wrote(*files)
 
 
 def _images(trained: Trained, dataset: str | None, split: str, maps: bool) -> Images:

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from connsearch.cli.application import Json, Net, read_network
+from connsearch.catalog import CATALOGS, catalog
+from connsearch.cli.application import Json, Net, checked, read_network, wrote
+from connsearch.cli.compiler import program_text
+from connsearch.errors import did_you_mean
 
 
-class Kind(StrEnum):
-    """What `list` lists."""
-
-    topologies = "topologies"
-    aggregations = "aggregations"
-    units = "units"
-    lines = "lines"
-    presets = "presets"
-    stems = "stems"
-    transitions = "transitions"
-    heads = "heads"
-    drops = "drops"
-    datasets = "datasets"
-    samplers = "samplers"
-    recipes = "recipes"
-    passes = "passes"
-
-
-def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+def list_names(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"What to list: {', '.join(CATALOGS)}.")],
+) -> None:
     """List what is registered under each name."""
-    from connsearch.catalog import catalog
-
-    typer.echo(catalog(kind.value))
+    if kind not in CATALOGS:
+        raise typer.BadParameter(f"unknown kind {kind!r}. {did_you_mean(kind, CATALOGS)}")
+    typer.echo(catalog(kind))
 
 
 def show(
@@ -59,12 +45,8 @@ def show(
     if not (ir or code):
         typer.echo(graph_text(spec) if graph else node_table(spec))
         return
-    from connsearch.ir import lower, optimize
-    from connsearch.ir.report import program_report
-
-    program = optimize(lower(spec), pipeline or "fused")
     if ir:
-        typer.echo(program_report(program))
+        typer.echo(program_text(spec, pipeline or "fused"))
         return
     from connsearch.nn.compiled import code_of
 
@@ -78,10 +60,10 @@ def draw(
     from connsearch.plots import plot_graph, save
     from connsearch.spec.resolve import resolve
 
-    spec = read_network(net)
+    files, spec = checked([output]), read_network(net)
     plan = resolve(spec)
     save(plot_graph(plan.graph, title=spec.name, sizes=plan.sizes()), output)
-    typer.echo(f"wrote {output}")
+    wrote(*files)
 
 
 def cost(

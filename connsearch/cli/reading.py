@@ -41,15 +41,17 @@ def trials(
 
     files = checked(None, csv, curves)
     study = Study.load(directory, storage)
-    frame = chosen(study.trials_frame(), states=states or [], sort=sort, reverse=reverse, n=n)
+    objectives = study.config.objectives
+    frame = chosen(
+        study.trials_frame(), states=states or [], sort=sort, reverse=reverse, objectives=objectives, n=n
+    )
     if csv is not None:
         write_csv(frame, csv)
     if curves is not None:
         epochs = study.curves_frame()
         write_csv(epochs[epochs["trial"].isin(frame["trial"])], curves)
     if as_json:
-        objectives = list(study.config.objectives)
-        typer.echo(json.dumps({"objectives": objectives, "trials": records_of(frame)}))
+        typer.echo(json.dumps({"objectives": list(objectives), "trials": records_of(frame)}))
     else:
         typer.echo(trials_text(frame, first=sort))
     wrote(*files)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from connsearch.cli.application import wrote
+from connsearch.cli.application import checked, waiting, wrote
 from connsearch.cli.studies import Directory, Storage
 
 
@@ -30,12 +30,15 @@ def report(
     storage: Storage = None,
 ) -> None:
     """Write a study as one page that works offline: front, networks, costs, curves, what failed."""
-    from connsearch.plots.files import check_path
     from connsearch.report import report_of, write_report
     from connsearch.search.study import Study
 
-    check_path(output)
-    found = report_of(Study.load(directory, storage), tournament=tournament, with_importance=importance)
-    write_report(found, output)
+    files = checked(None, output)
+    with waiting(f"reading {directory}") as show:
+        study = Study.load(directory, storage)
+        show("estimating which knobs matter" if importance else "describing the networks")
+        found = report_of(study, tournament=tournament, with_importance=importance)
+        show("writing the page")
+        write_report(found, output)
     typer.echo(found.state)
-    wrote(output)
+    wrote(*files)

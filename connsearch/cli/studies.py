@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from connsearch.cli.application import Json, wrote
+from connsearch.cli.application import Json, checked, waiting, wrote
+
+if TYPE_CHECKING:
+    from connsearch.search.config import StudyConfig
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A study's directory.")]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml")]
@@ -17,8 +20,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override the file, e.g. train.epochs=3."),
 ]
-
-
 Storage = Annotated[
     str | None,
     typer.Option(
@@ -37,9 +38,11 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Draw random members of a search space, with their cost."""
+    from connsearch.cli.kinds import refuse_another
     from connsearch.search.members import member_record, member_table
     from connsearch.search.space import SearchSpace
 
+    refuse_another(space_file, "space")
     space = SearchSpace.from_toml(space_file)
     space.check()
     rng = random.Random(seed)
@@ -57,11 +60,14 @@ def plan(
     overrides: Overrides = None,
 ) -> None:
     """Say what a study would run: range of cost, time, memory, storage. Runs nothing but a short timing."""
-    from connsearch.search.config import StudyConfig
-    from connsearch.search.plan import plan_text
+    from connsearch.search.plan import plan_of
 
-    config = StudyConfig.from_toml(study_file, overrides or [])
-    typer.echo(plan_text(config, directory or _directory(study_file), device, storage))
+    config = read_study(study_file, overrides)
+    with waiting("checking the space") as show:
+        found = plan_of(config, directory or _directory(study_file), device, storage, show)
+    typer.echo(found.text)
+    if found.obstacle is not None:
+        raise found.obstacle
 
 
 def run(
@@ -83,12 +89,11 @@ def run(
     overrides: Overrides = None,
 ) -> None:
     """Run a study, join it, or go on with it: the same command resumes what was stopped."""
-    from connsearch.search.config import StudyConfig
     from connsearch.search.session import run_study
     from connsearch.train.torchrun import refuse_several
 
     refuse_several("a study", "start it without torchrun; --workers N runs N trials at once")
-    config = StudyConfig.from_toml(study_file, overrides or [])
+    config = read_study(study_file, overrides)
     where = directory or _directory(study_file)
     try:
         typer.echo(run_study(where, config, trials, device, workers=workers, storage=storage))
@@ -123,10 +128,9 @@ def submit(
     overrides: Overrides = None,
 ) -> None:
     """Run a study by jobs of a Slurm cluster; needs a storage that all of them reach."""
-    from connsearch.search.config import StudyConfig
     from connsearch.search.slurm import WorkerJob, parse_options, submit as submit_jobs
 
-    config = StudyConfig.from_toml(study_file, overrides or [])
+    config = read_study(study_file, overrides)
     where = directory or _directory(study_file)
     job = WorkerJob(where.absolute(), config, trials, workers, storage, device)
     for submitted in submit_jobs(job, jobs, parse_options(options or []), cluster=cluster):
@@ -153,22 +157,28 @@ def front(
     as_json: Json = False,
 ) -> None:
     """Print the Pareto front of a study, and draw it."""
-    from connsearch.plots.files import check_path
     from connsearch.report.front import check_front_path, save_front
     from connsearch.search.study import Study
 
-    plots = plots or []
-    for path in plots:
+    for path in plots or []:
         check_front_path(path)
-    if csv is not None:
-        check_path(csv)
+    files = [*(plots or []), *checked(None, csv)]
     found = Study.load(directory, storage).pareto_front()
-    for path in plots:
+    for path in plots or []:
         save_front(found, path)
     if csv is not None:
         found.to_csv(csv)
     typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
-    wrote(*plots, csv)
+    wrote(*files)
+
+
+def read_study(study_file: Path, overrides: list[str] | None) -> StudyConfig:
+    """Return the study that a file describes, with what `--set` changes."""
+    from connsearch.cli.kinds import refuse_another
+    from connsearch.search.config import StudyConfig
+
+    refuse_another(study_file, "study")
+    return StudyConfig.from_toml(study_file, overrides or [])
 
 
 def _directory(study_file: Path) -> Path:

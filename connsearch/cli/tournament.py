@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from connsearch.cli.application import Json, checked, wrote
-from connsearch.cli.studies import Directory, Overrides, Storage, StudyFile
+from connsearch.cli.studies import Directory, Overrides, Storage, StudyFile, read_study
 
 Plots = Annotated[list[Path] | None, typer.Option("--plot", help=".svg, .png or .pdf; may be repeated.")]
 Workers = Annotated[
@@ -46,13 +46,12 @@ def tournament(
     """Train every topology x aggregation of a space at equal MACs with the same seeds, and say who wins."""
     from connsearch.plots.style import save
     from connsearch.plots.tournament import plot_tournament, plot_tournament_matrix
-    from connsearch.search.config import StudyConfig
     from connsearch.search.tournament.contestants import tournament_of
     from connsearch.search.tournament.session import read_tournament, run_tournament
 
     files = checked([*(plots or []), matrix], csv)
     given = [f"tournament.{name}={value}" for name, value in (("macs", macs), ("seeds", seeds)) if value]
-    config = tournament_of(StudyConfig.from_toml(study_file, [*(overrides or []), *given]))
+    config = tournament_of(read_study(study_file, [*(overrides or []), *given]))
     where = directory or _directory(study_file)
     try:
         if no_run:

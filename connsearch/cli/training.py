@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from connsearch.cli.application import Json, Net, read_network
+from connsearch.cli.application import Json, Net, checked, read_network, wrote
 from connsearch.cli.studies import Directory, Storage
+from connsearch.text import counted
 
 if TYPE_CHECKING:
+    from connsearch.search.retrained import RetrainedTrials
     from connsearch.train.watching import ConsoleWatcher
 
 Recipe = Annotated[
@@ -74,7 +76,7 @@ def train(
         found = train_seeds(output, Session(spec, config), chosen, device=where, watcher=watcher)
     if _is_first():
         typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
-        typer.echo(f"wrote {output}", err=True)
+        wrote(output)
 
 
 def retrain(
@@ -119,16 +121,12 @@ def retrain(
         return
     if front == bool(trials):
         raise typer.BadParameter("name TRIALs, or give --front (not both)")
-    from connsearch.plots.files import check_path, check_picture_path
     from connsearch.search.objective import training_device
     from connsearch.search.retrain_full import FOLDER, front_trials, full_config, retrain_trials
     from connsearch.search.study import Study
     from connsearch.train.seeds import parse_seeds
 
-    for path in plots or []:
-        check_picture_path(path)
-    if csv is not None:
-        check_path(csv)
+    files = checked(plots, csv)
     study, chosen = Study.load(directory, storage), parse_seeds(seeds)
     config = full_config(study.config.train, recipe, _changes(epochs, overrides))
     numbers, where = trials or front_trials(study), output or directory / FOLDER
@@ -138,19 +136,24 @@ def retrain(
         )
     if not _is_first():
         return
-    if plots:
-        from connsearch.plots.retrained import plot_retrained
-        from connsearch.plots.style import save
-
-        for path in plots:
-            save(plot_retrained(found), path)
+    _draw(found, plots or [])
     if csv is not None:
         found.to_csv(csv)
     typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
     if epochs is None and config.epochs == study.config.train.epochs:
-        typer.echo(f"{config.epochs} epochs, as in the study: --epochs N -o OUT trains longer", err=True)
-    for path in (where, *(plots or []), *([csv] if csv else [])):
-        typer.echo(f"wrote {path}", err=True)
+        as_studied = counted(config.epochs, "epoch")
+        typer.echo(f"{as_studied}, as in the study: --epochs N -o OUT trains longer", err=True)
+    wrote(where, *files)
+
+
+def _draw(found: RetrainedTrials, plots: list[Path]) -> None:
+    if not plots:
+        return
+    from connsearch.plots.retrained import plot_retrained
+    from connsearch.plots.style import save
+
+    for path in plots:
+        save(plot_retrained(found), path)
 
 
 def _retrain_exactly(

@@ -212,7 +212,7 @@ def library(place: str) -> Any:
             f"{place}: Parquet files and names of the hub need the package datasets: "
             "pip install 'connsearch[data]'"
         ) from None
-    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a plain README.md is no fault
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # every try to reach it; a plain README.md
     return datasets
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any
 
 from connsearch.errors import SpecError, did_you_mean
 from connsearch.graph.graph import ConnectivityGraph
 from connsearch.graph.node import Node
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 _DEFAULTS: dict[str, Any] = {"kind": "unit", "block": 1, "scale": 0, "path": 0, "part": ""}
 _EDGE_ATTRIBUTES = ("kind",)
@@ -18,6 +19,8 @@ _EDGE_ATTRIBUTES = ("kind",)
 
 def to_networkx(graph: ConnectivityGraph) -> nx.DiGraph[Any]:
     """Return a fresh directed graph with documented node and edge attributes."""
+    import networkx as nx
+
     result: nx.DiGraph[Any] = nx.DiGraph()
     for node in graph.nodes:
         part = {"part": node.part} if node.part else {}
@@ -30,6 +33,8 @@ def to_networkx(graph: ConnectivityGraph) -> nx.DiGraph[Any]:
 
 def from_networkx(graph: nx.Graph[Any]) -> ConnectivityGraph:
     """Return the checked value of a directed graph (see `ConnectivityGraph.from_networkx`)."""
+    import networkx as nx
+
     if not graph.is_directed():
         raise SpecError("the graph is undirected: orient it, for example by node order, as nx.DiGraph")
     if graph.is_multigraph():
@@ -37,6 +42,7 @@ def from_networkx(graph: nx.Graph[Any]) -> ConnectivityGraph:
     if len(graph) == 0:
         raise SpecError("the graph has no nodes")
     assert isinstance(graph, nx.DiGraph)
+    _check_roots(graph)
     order = _topological_order(graph)
     index = {key: i for i, key in enumerate(order)}
     nodes: list[Node] = []
@@ -50,6 +56,17 @@ def from_networkx(graph: nx.Graph[Any]) -> ConnectivityGraph:
     return result
 
 
+def _check_roots(graph: nx.DiGraph[Any]) -> None:
+    """Refuse several nodes that read nothing where none says its kind."""
+    roots = [key for key in graph if graph.in_degree(key) == 0]
+    if len(roots) > 1 and not any("kind" in graph.nodes[key] for key in roots):
+        names = ", ".join(repr(str(key)) for key in roots)
+        raise SpecError(
+            f"{len(roots)} nodes read nothing ({names}): one of them can be the stem; connect or remove the "
+            "others, or give each kind='stem'"
+        )
+
+
 def inferred_scale(graph: ConnectivityGraph, index: int) -> int:
     """Return the scale that a node has where none is given: see `ConnectivityGraph.from_networkx`."""
     node = graph.nodes[index]
@@ -59,6 +76,8 @@ def inferred_scale(graph: ConnectivityGraph, index: int) -> int:
 
 def from_edges(edges: Iterable[tuple[object, object]]) -> ConnectivityGraph:
     """Return the graph of pairs; a pair that repeats is an error."""
+    import networkx as nx
+
     graph: nx.DiGraph[Any] = nx.DiGraph()
     for source, target in edges:
         if graph.has_edge(source, target):
@@ -69,6 +88,8 @@ def from_edges(edges: Iterable[tuple[object, object]]) -> ConnectivityGraph:
 
 def _topological_order(graph: nx.DiGraph[Any]) -> list[Any]:
     """Return the topological order that stays closest to the order of insertion."""
+    import networkx as nx
+
     inserted = {key: i for i, key in enumerate(graph)}
     try:
         return list(nx.lexicographical_topological_sort(graph, key=inserted.__getitem__))
@@ -122,6 +143,8 @@ def _check_edge_attributes(
 
 def to_json(graph: ConnectivityGraph) -> str:
     """Return node-link JSON in one line."""
+    import networkx as nx
+
     return json.dumps(nx.node_link_data(to_networkx(graph), edges="edges"))
 
 
@@ -131,6 +154,8 @@ def from_json(text: str) -> ConnectivityGraph:
     Raises:
         SpecError: if the text is no node-link JSON, or describes no valid graph.
     """
+    import networkx as nx
+
     try:
         graph = nx.node_link_graph(json.loads(text), edges="edges")
     except (ValueError, KeyError, TypeError, AttributeError, nx.NetworkXError) as error:
@@ -140,6 +165,8 @@ def from_json(text: str) -> ConnectivityGraph:
 
 def to_graphml(graph: ConnectivityGraph) -> str:
     """Return GraphML text."""
+    import networkx as nx
+
     return "\n".join(nx.generate_graphml(to_networkx(graph)))
 
 
@@ -149,6 +176,8 @@ def from_graphml(text: str) -> ConnectivityGraph:
     Raises:
         SpecError: if the text is no GraphML, or describes no valid graph.
     """
+    import networkx as nx
+
     try:
         graph = nx.parse_graphml(text)
     except Exception as error:  # XML parsers raise types of their own, by installation

@@ -25,6 +25,8 @@ from connsearch.plots.marks import (
     step_inches,
 )
 from connsearch.plots.style import BAND_COLORS, BOX_COLOR, QUIET, SMALL, TIMES, Picture, look, text_width
+from connsearch.spec.given import check_network
+from connsearch.spec.network import NetworkSpec
 
 _NARROW, _WIDE = 3.5, 7.2  # inches, one and two columns of a paper
 _MOST_PAGES = 3  # how many times as wide one line of arcs may get
@@ -35,9 +37,12 @@ _BOX = (-0.26, 0.72)  # of a block on its line, in distances between lines: its 
 
 
 def plot_graph(
-    graph: ConnectivityGraph, *, title: str | None = None, sizes: Mapping[int, tuple[int, int]] | None = None
+    graph: ConnectivityGraph | NetworkSpec,
+    *,
+    title: str | None = None,
+    sizes: Mapping[int, tuple[int, int]] | None = None,
 ) -> Figure:
-    """Return the picture of a graph, 3.5 inches wide or as wide as its nodes need, very long ones in rows.
+    """Return the picture of a graph or a network, 3.5 inches wide or as wide as it needs, long ones in rows.
 
     On one line, layers read along the line and in arcs above it; transitions and carries read in arcs below
     it. A network that comes back to a higher resolution is drawn as its U, a line for each scale, a carried
@@ -48,7 +53,13 @@ def plot_graph(
         graph: What to draw.
         title: Written above the picture.
         sizes: Height and width of the feature maps by scale, written beside blocks or lines.
+
+    Raises:
+        SpecError: if it is neither.
     """
+    if not isinstance(graph, ConnectivityGraph):
+        check_network(graph)
+        graph = graph.graph()
     with look():
         return (_plot_lines if has_lines(graph) else _plot_arcs)(graph, title, sizes or {})
 

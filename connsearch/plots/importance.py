@@ -39,7 +39,7 @@ def plot_importance(importance: Importance, *, title: str | None = None, width: 
         for row, knob in enumerate(importance.knobs):
             _draw_knob(axes, row, knob)
         _set_up(axes, importance)
-        _add_legend(axes)
+        _add_legend(axes, importance)
         figure.supxlabel("\n".join(notes), fontsize=SMALL, color=QUIET, linespacing=1.35)
         if title:
             figure.suptitle(title, fontsize=9)
@@ -72,10 +72,11 @@ def _name(knob: KnobImportance, n_trials: int) -> str:
     return words if knob.applies == n_trials else f"{words} ({knob.applies} trials)"
 
 
-def _add_legend(axes: Axes) -> None:
+def _add_legend(axes: Axes, importance: Importance) -> None:
+    color = _COLOR if any(knob.stands_out for knob in importance.knobs) else QUIET
     handles = [
         Line2D(
-            [], [], color=_COLOR, marker="o", markersize=4, linewidth=1.4, label="share, 90 % of bootstraps"
+            [], [], color=color, marker="o", markersize=4, linewidth=1.4, label="share, 90 % of bootstraps"
         ),
         Patch(facecolor=_CHANCE, label="chance"),
     ]

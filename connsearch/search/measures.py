@@ -24,6 +24,22 @@ def epoch_error(record: Mapping[str, Any], error: str) -> float:
     return float(1 - record["val_mean_iou"] if error == VAL_IOU_ERROR else record["val_error"])
 
 
+def order_of(trial: Mapping[str, Any], objectives: Mapping[str, str]) -> tuple[float, ...]:
+    """Return what trials are ordered by, the best first: all objectives in their order, then the number.
+
+    So no trial that another one dominates is the best.
+
+    Args:
+        trial: Its number as `trial`, and a value for each objective.
+        objectives: Names with their directions.
+
+    >>> order_of({"trial": 4, "val_error": 0.25, "macs": 100}, {"val_error": "minimize", "macs": "maximize"})
+    (0.25, -100, 4)
+    """
+    losses = (trial[name] if way == "minimize" else -trial[name] for name, way in objectives.items())
+    return (*losses, trial["trial"])
+
+
 def compared_error(attrs: Mapping[str, Any]) -> float:
     """Return the error that a finished trial is compared by; mean IoU is recorded only where it is that."""
     return float(attrs.get(VAL_IOU_ERROR, attrs[VAL_ERROR]))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from connsearch.cost import network_cost
+from connsearch.errors import DataError
 from connsearch.search.config import StudyConfig
 from connsearch.search.memory import free_bytes
 from connsearch.search.objective import enough_memory, training_device
@@ -20,7 +23,7 @@ from connsearch.search.storages.databases import check
 from connsearch.search.study import check_data, check_same, open_if_there
 from connsearch.search.transfer.studies import kept_from, with_earlier
 from connsearch.search.transfer.warm_start import start_lines
-from connsearch.text import duration, si
+from connsearch.text import counted, duration, si
 from connsearch.train.config import TrainConfig
 
 N_SAMPLED = 100
@@ -29,32 +32,60 @@ WORKER_BYTES = 1 << 29
 """What a process takes before it has a network: Python, torch, scikit-learn."""
 
 
-def plan_text(
-    config: StudyConfig, directory: Path, device: str | None = None, storage: str | None = None
-) -> str:
-    """Return a few lines about a study; draws members and times short trainings of three of them.
+class Plan(NamedTuple):
+    """What a study would run.
+
+    Attributes:
+        text: A few lines.
+        obstacle: Why it could not start though all else is right: its data cannot be had.
+    """
+
+    text: str
+    obstacle: DataError | None
+
+
+def plan_of(
+    config: StudyConfig,
+    directory: Path,
+    device: str | None = None,
+    storage: str | None = None,
+    show: Callable[[str], None] = lambda text: None,
+) -> Plan:
+    """Return what a study would run; draws members and times short trainings of three of them.
+
+    Where the data set cannot be had, the lines say so, and nothing is timed.
+
+    Args:
+        config: The study's configuration.
+        directory: Where it would live.
+        device: Where it would train; by default CUDA if there is one.
+        storage: A database for its record.
+        show: Told what is done next.
 
     Raises:
-        BudgetError, SpecError, DataError: where the study could not start.
+        BudgetError, SpecError: where the study could not start.
+        DataError: if the data set does not match the space.
         StudyError: if the directory or the storage cannot be used or holds another study.
         TrainError: if the device is not there, or memory does not suffice.
     """
     space, device = config.space, training_device(device)
     space.check()
-    check_data(config)
+    show(f"opening dataset {config.train.dataset.label}")
+    obstacle = _missing_data(config)
     make_sampler(config.sampler, 0)
     kept = _storage_lines(directory, storage, config)
     start = _start_lines(directory, storage, config)
+    show(f"drawing {N_SAMPLED} members")
     rng = random.Random(config.seed)
     members = sorted((space.draw(rng) for _ in range(N_SAMPLED)), key=lambda m: network_cost(m.spec).macs)
     within = sum(member.meets_budget for member in members)
     costs = [network_cost(member.spec) for member in members]
-    seconds = _seconds_per_trial(config, members, device)
     kinds = sum(1 for _ in space.kinds())
     memory = config.train.micro_batch_size * max(cost.training_bytes for cost in costs)
     layers = [cost.n_layers for cost in costs]
     train = config.train
-    return "\n".join(
+    absent = "" if obstacle is None else "; the data set cannot be had: nothing is timed"
+    text = "\n".join(
         [
             *([f"question   {config.question}"] if config.question else []),
             f"space      {kinds} kinds (categories), searched: {', '.join(space.knobs())}",
@@ -63,21 +94,47 @@ def plan_text(
             f"{min(layers)} to {max(layers)} layers ({N_SAMPLED} drawn)",
             f"budget     {100 * within / N_SAMPLED:g} % of these lie within "
             f"{100 * space.budget.tolerance:g} % below it, none above",
-            f"training   {train.dataset.label}, {train.epochs} epochs, {_batches(train)}; "
-            f"activations up to {si(memory)}B",
-            f"time       about {duration(seconds)} a trial, {duration(seconds * config.n_trials)} for "
-            f"{config.n_trials} trials with sampler {config.sampler.label}",
+            f"training   {train.dataset.label}, {counted(train.epochs, 'epoch')}, {_batches(train)}; "
+            f"activations up to {si(memory)}B{absent}",
+            *([] if absent else [_time_line(config, members, device, show)]),
             *start,
             *kept,
             f"workers    {_workers(memory)}",
         ]
     )
+    return Plan(text, obstacle)
 
 
 def _batches(train: TrainConfig) -> str:
     """Return how images go through, and whose values are taken where none are given."""
     divided = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
     return f"batch {train.batch_size}{divided}{f', recipe {train.recipe}' if train.recipe else ''}"
+
+
+def _missing_data(config: StudyConfig) -> DataError | None:
+    """Return why the data set cannot be had; None if it can.
+
+    Raises:
+        DataError: if it does not match the space.
+    """
+    from connsearch.data import load_dataset
+
+    try:
+        load_dataset(config.train.dataset)
+    except DataError as error:
+        return error
+    check_data(config)
+    return None
+
+
+def _time_line(config: StudyConfig, members: list[Member], device: str, show: Callable[[str], None]) -> str:
+    show("timing short trainings")
+    seconds = _seconds_per_trial(config, members, device)
+    trials = counted(config.n_trials, "trial")
+    return (
+        f"time       about {duration(seconds)} a trial, {duration(seconds * config.n_trials)} for {trials} "
+        f"with sampler {config.sampler.label}"
+    )
 
 
 def _seconds_per_trial(config: StudyConfig, members: list[Member], device: str) -> float:
@@ -116,7 +173,11 @@ def _storage_lines(directory: Path, storage: str | None, config: StudyConfig) ->
     if study is None:
         return [f"storage    {directory}, new; {what}"]
     check_same(directory, study.config, config)
-    return [f"storage    {directory}, goes on after {study.status().finished} finished trials; {what}"]
+    finished = study.status().finished
+    on = f"goes on after {counted(finished, 'finished trial')}"
+    if finished >= config.n_trials:
+        on = f"finished: nothing is left of {counted(config.n_trials, 'trial')}"
+    return [f"storage    {directory}, {on}; {what}"]
 
 
 def _start_lines(directory: Path, storage: str | None, config: StudyConfig) -> list[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich.console import Console
 
+from connsearch.errors import StudyError
 from connsearch.search.hooks import Progress
-from connsearch.search.measures import VAL_ERROR, VAL_IOU_ERROR, epoch_error
+from connsearch.search.measures import VAL_IOU_ERROR, epoch_error, error_of, order_of
 from connsearch.search.members import describe
 from connsearch.search.objective import Outcome
 from connsearch.search.space import Member
@@ -21,26 +24,27 @@ class ConsoleProgress(LiveLine):
 
     Args:
         total: Trials that the study is to have.
-        done: Trials that were finished before.
-        best: The least validation error before, and its trial.
+        finished: Returns how many the study has by now, those of other runs included.
         epochs: Epochs of a trial.
         console: Where to print; a terminal or not.
-        error: Which error is shown, as `connsearch.search.measures` names them.
+        objectives: The study's, with their directions.
+        best: The best trial before: its number as `trial`, and its objectives.
     """
 
     def __init__(
         self,
         total: int,
-        done: int,
+        finished: Callable[[], int],
         epochs: int,
         console: Console,
-        best: tuple[float, int] | None = None,
-        error: str = VAL_ERROR,
+        *,
+        objectives: Mapping[str, str],
+        best: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(console)
-        self.total, self.done, self.epochs = total, done, epochs
-        self.best, self.error = best, error
-        self.ran = 0
+        self.total, self.finished, self.epochs = total, finished, epochs
+        self.objectives, self.best, self.error = objectives, best, error_of(objectives)
+        self.done = self.before = finished()
         self.started = time.monotonic()
         self._members: dict[int, Member] = {}
         self._running: dict[int, str] = {}
@@ -64,15 +68,16 @@ class ConsoleProgress(LiveLine):
         return "IoU error" if self.error == VAL_IOU_ERROR else "error"
 
     def _trial_ended(self, number: int, outcome: Outcome | str) -> None:
-        self.done, self.ran = self.done + 1, self.ran + 1
+        self.done = self._count()
         member = self._members.pop(number, None)
         if isinstance(outcome, str):
             line = f"trial {number}: failed: {outcome}"
         else:
             error = outcome.value(self.error)
-            ended_well = not outcome.training.diverged and outcome.pruned is None
-            if ended_well and (self.best is None or error < self.best[0]):
-                self.best = (error, number)
+            if not outcome.training.diverged and outcome.pruned is None:
+                reached = {"trial": number, **{name: outcome.value(name) for name in self.objectives}}
+                known = [reached] if self.best is None else [reached, self.best]
+                self.best = min(known, key=lambda trial: order_of(trial, self.objectives))
             end = ", diverged" if outcome.training.diverged else ""
             end = f", {outcome.pruned}" if outcome.pruned is not None else end
             what = _what(member) if member is not None else ""
@@ -83,6 +88,13 @@ class ConsoleProgress(LiveLine):
         parts = [line] if self.is_live else [line, *self._standing()]
         self.note(f"[{self.done}/{self.total}] {' · '.join(parts)}")
         self._show(number, "")
+
+    def _count(self) -> int:
+        """Return how many trials the study has; while its storage is away, one more than were known."""
+        try:
+            return self.finished()
+        except StudyError:
+            return self.done + 1
 
     def _trial_dropped(self, number: int) -> None:
         self._members.pop(number, None)
@@ -100,11 +112,12 @@ class ConsoleProgress(LiveLine):
         """Return the best so far, the rate and the time left, as far as they are known."""
         parts = []
         if self.best is not None:
-            parts.append(f"best {human(self.error, self.best[0])} (trial {self.best[1]})")
-        seconds = time.monotonic() - self.started
-        if self.ran and seconds > 0:
-            left = seconds / self.ran * (self.total - self.done)
-            parts += [f"{60 * self.ran / seconds:.1f} trials/min", f"about {duration(left)} left"]
+            first = next(iter(self.objectives))
+            parts.append(f"best {human(first, self.best[first])} (trial {self.best['trial']})")
+        seconds, ended = time.monotonic() - self.started, self.done - self.before
+        if ended > 0 and seconds > 0:
+            left = seconds / ended * max(0, self.total - self.done)
+            parts += [f"{60 * ended / seconds:.1f} trials/min", f"about {duration(left)} left"]
         return parts
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from connsearch.files import write_whole
 from connsearch.spec.network import NetworkSpec
-from connsearch.text import human, table
+from connsearch.text import counted, human, table
 from connsearch.train.finished import SUMMARY, TABLE, Summary, percent, to_csv, to_json
 
 
@@ -136,8 +136,8 @@ class RetrainedTrials:
         first = self.rows[0].summary
         diverged = sum(row.summary.diverged for row in self.rows)
         lines = [
-            f"{self.study}: {len(rows)} trials, {first.epochs} epochs on {first.train_images} training + "
-            "validation images",
+            f"{self.study}: {counted(len(rows), 'trial')}, {counted(first.epochs, 'epoch')} on "
+            f"{first.train_images} training + validation images",
             table(header, rows, left=["topology", "aggregation"]),
             f"val error: of the study, one seed; test error: mean ± standard deviation of fresh seeds on "
             f"{first.test_images} images; low, high: 95 % interval of the mean",

@@ -8,8 +8,6 @@ from pathlib import Path
 from rich.console import Console
 
 from connsearch.search.config import StudyConfig
-from connsearch.search.failures import reached
-from connsearch.search.measures import error_of
 from connsearch.search.objective import training_device
 from connsearch.search.progress import ConsoleProgress
 from connsearch.search.storages.claims import Timing
@@ -48,17 +46,16 @@ def run_study(
     device, pace = training_device(device), timing or Timing()
     study = Study.from_config(directory, config, storage)
     total = config.n_trials if n_trials is None else n_trials
-    error = error_of(config.objectives)
-    errors = [(trial.user_attrs[error], trial.number) for trial in study.trials() if reached(trial)]
-    console, done = Console(stderr=True), study.status().finished
-    best = min(errors, default=None)
-    with (
-        stopped_by(*signals),
-        ConsoleProgress(total, done, config.train.epochs, console, best, error) as progress,
-    ):
+
+    def finished() -> int:
+        return sum(trial.state.is_finished() for trial in study.trials())
+
+    console, epochs, best = Console(stderr=True), config.train.epochs, study.status().best
+    shown = ConsoleProgress(total, finished, epochs, console, objectives=config.objectives, best=best)
+    with stopped_by(*signals), shown as progress:
         if workers == 1:
             study.run(total, device=device, progress=progress.hooks(), timing=pace)
-        elif done < total:
+        elif progress.done < total:
             check_data(config)
             study.ask_for(total)
             crew = Crew(directory, storage, total, _devices(device, workers), pace)

@@ -41,7 +41,7 @@ def shape_of(space: SearchSpace, knobs: Mapping[str, Any]) -> NetworkSpec:
 
 def has_number(space: SearchSpace, name: str, drawn: Mapping[str, Any]) -> bool:
     """Return whether a member of these knobs depends on `stem_ratio`, `hubs` or `compression`."""
-    knobs = {knob: drawn.get(knob, values(choice)[0]) for knob, choice in space._all_knobs().items()}
+    knobs = {knob: drawn.get(knob, values(choice)[0]) for knob, choice in space.all_knobs().items()}
     places = block_places(space.layout, knobs["count"])
     aggregations = [AGGREGATIONS.parse(of_block(knobs, "aggregation", place)) for place in places]
     return bool(_numbers(space.layout, {**knobs, name: 1}, aggregations)[name])

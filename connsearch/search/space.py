@@ -175,13 +175,17 @@ class SearchSpace(Config):
         for head in values(self.head):
             check_head(head)
 
+    def __str__(self) -> str:
+        return self.to_toml().rstrip()
+
     # ---- knobs -----------------------------------------------------------------------------------
 
     def knobs(self) -> dict[str, Choice]:
         """Return every knob that is searched, by the name under which a study records it."""
-        return {name: choice for name, choice in self._all_knobs().items() if not isinstance(choice, Fixed)}
+        return {name: choice for name, choice in self.all_knobs().items() if not isinstance(choice, Fixed)}
 
-    def _all_knobs(self) -> dict[str, Choice]:
+    def all_knobs(self) -> dict[str, Choice]:
+        """Return every knob, those with a fixed value too, by the name under which a study records it."""
         knobs: dict[str, Choice] = {"macs_budget": self.budget.macs, "count": self.blocks.count}
         knobs |= {name: getattr(self, name) for name in (*PER_NETWORK, *NUMBERS)}
         return knobs | dict(self.blocks.knobs(self.layout))
@@ -199,7 +203,7 @@ class SearchSpace(Config):
         for name in drawn:
             if name not in self.knobs():
                 raise SpecError(f"unknown knob {name!r}. {did_you_mean(name, self.knobs())}")
-        knobs = {name: _value(name, choice, drawn) for name, choice in self._all_knobs().items()}
+        knobs = {name: _value(name, choice, drawn) for name, choice in self.all_knobs().items()}
         budget = Budget(knobs["macs_budget"], self.budget.params or None, self.budget.tolerance)
         shape = shape_of(self, knobs)
         spec = fit_width(
@@ -226,7 +230,7 @@ class SearchSpace(Config):
         Where a category is chosen per block, blocks are taken to choose alike, those of a way where ways have
         choices of their own.
         """
-        knobs = self._all_knobs()
+        knobs = self.all_knobs()
         category = {name: name.rstrip("_0123456789") for name in knobs}  # of all blocks, or of those of a way
         options = {category[n]: values(choice) for n, choice in knobs.items() if base_name(n) in CATEGORIES}
         numbers = {

@@ -37,12 +37,31 @@ if TYPE_CHECKING:
 
 
 class Study:
-    """A study in a directory. Make one with `open`, read one with `load`."""
+    """A study in a directory. Make one with `open`, read one with `load`. It prints as its status.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> directory = TemporaryDirectory()
+    >>> space = SearchSpace.from_dict(
+    ...     {
+    ...         "input": {"channels": 1, "height": 8, "width": 8},
+    ...         "blocks": {"count": 1, "topology": {"any_of": ["chain", "dense"]}, "n_layers": 3},
+    ...         "budget": {"macs": {"low": 500_000, "high": 1_000_000}},
+    ...     }
+    ... )
+    >>> study = Study.open(directory.name, space, objectives=("val_error", "macs"), seed=0)
+    >>> print(study)  # doctest: +ELLIPSIS
+    study    /...
+    trials   0 of 40 finished: 0 complete, 0 failed, 0 pruned, 0 unfinished
+    >>> directory.cleanup()
+    """
 
     def __init__(self, place: Place, config: StudyConfig, study: optuna.Study) -> None:
         self.place = place
         self.config = config
         self._study = study
+
+    def __str__(self) -> str:
+        return f"study    {self.directory}\n{self.status()}"
 
     @property
     def directory(self) -> Path:

@@ -51,6 +51,7 @@ class _Worker:
     index: int
     process: BaseProcess
     pipe: Connection
+    done: bool = False
 
 
 def run_workers(crew: Crew, progress: Progress) -> int:
@@ -106,15 +107,15 @@ class _Parent:
             except (EOFError, OSError):
                 self._ended(worker)
                 continue
-            self._handle(kind, args)
+            self._handle(worker, kind, args)
 
-    def _handle(self, kind: str, args: list[Any]) -> None:
+    def _handle(self, worker: _Worker, kind: str, args: list[Any]) -> None:
         if kind == "error":
             self.error = self.error or args[0]
         elif kind == "note":
             self._note(args[0])
         elif kind == "ran":
-            self.ran += args[0]
+            self.ran, worker.done = self.ran + args[0], True
         else:
             self.deaths = 0 if kind == "trial_ended" else self.deaths
             getattr(self.progress, kind)(*args)
@@ -132,7 +133,7 @@ class _Parent:
         worker.pipe.close()
         self.workers.remove(worker)
         code = worker.process.exitcode
-        if code == 0 or self.error is not None:
+        if code == 0 or worker.done or self.error is not None:
             return
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
         self.deaths += 1
@@ -171,7 +172,20 @@ def _context() -> ForkServerContext | SpawnContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["connsearch.search.preload"])
+    _start_fork_server()
     return context
+
+
+def _start_fork_server() -> None:
+    """Start the process that workers are copies of; Ctrl-C waits until `preload` says what becomes of it."""
+    from multiprocessing import forkserver, resource_tracker
+
+    resource_tracker.ensure_running()  # which would let Ctrl-C through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(

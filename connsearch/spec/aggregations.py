@@ -55,7 +55,6 @@ class Aggregation:
     """
 
     equal_channels: ClassVar[bool] = True
-    free_edges: ClassVar[bool] = False  # whether no edge owns anything
     adds: ClassVar[bool] = False  # whether it is the plain sum or mean, so that sources can be dropped
     ordered: ClassVar[bool] = False  # whether the order of the sources matters to what it computes
     routes: ClassVar[bool] = False  # whether each source needs gates, one for each reader of this kind
@@ -139,7 +138,6 @@ rule_of = entry_cache(aggregation_rule)
 class Sum(Aggregation):
     """x = sum_i h_i: ResNet-v2 when all earlier outputs are read."""
 
-    free_edges: ClassVar[bool] = True
     adds: ClassVar[bool] = True
 
     def node(self, n: int, channels: int, pixels: int) -> Owned:
@@ -159,7 +157,6 @@ class Concat(Aggregation):
     """x = [h_1, ..., h_n] along the channels: DenseNet, SparseNet, Log-DenseNet."""
 
     equal_channels: ClassVar[bool] = False
-    free_edges: ClassVar[bool] = True
 
     def out_channels(self, channels: Sequence[int]) -> int:
         """Return the sum of the sources' channels."""

@@ -224,7 +224,11 @@ class NetworkSpec(Config):
     # ---- what it describes -----------------------------------------------------------------------
 
     def graph(self) -> ConnectivityGraph:
-        """Return the connectivity graph of the whole network."""
+        """Return the connectivity graph of the whole network.
+
+        Raises:
+            SpecError: if a topology gives no graph of that depth, naming its place.
+        """
         if self.own_graph is not None:
             return self.own_graph
         try:

@@ -65,6 +65,10 @@ def bottleneck(
 
     extra: channels given out beside those, as dual path networks concatenate them.
     preactivated: without the first norm-act, for a unit that reads what another node has activated.
+
+    Raises:
+        SpecError: if a number is too small, channels do not divide into the groups, the kernel is even, or
+            `stride_at`, the norm or the activation is unknown.
     """
     if extra < 0:
         raise SpecError(f"extra must be at least 0, got {extra}")
@@ -243,7 +247,11 @@ def act_separable(
 
 @register_unit("attention")
 def attention(in_channels: int, width: int, *, heads: int = 1, norm: str = "channel") -> Chain:
-    """norm-1x1 (3 w), attention between all pixels, 1x1 (w), with biases: a transformer's first half."""
+    """norm-1x1 (3 w), attention between all pixels, 1x1 (w), with biases: a transformer's first half.
+
+    Raises:
+        SpecError: if the width does not divide into the heads, or the norm is unknown.
+    """
     positive(heads=heads)
     if isinstance(width, int) and width % heads:
         raise SpecError(f"{width} channels do not divide into {heads} heads: change width or heads")

@@ -60,7 +60,7 @@ class TrainConfig(Config):
             0 for not at all. Usual: 0.1 to 1. The training error then counts the label with the most.
         precision: In what convolutions and products of matrices are computed while training: "float32",
             "bfloat16", or "auto": bfloat16 on CUDA, float32 on a CPU. Weights, sums of losses and evaluation
-            are in float32 always. `amp = true` is an older way to say "auto", `amp = false` "float32".
+            are in float32 always.
         layout: How maps lie in memory: "channels_first", "channels_last", or "auto": channels last with
             bfloat16.
         pipeline: How networks are compiled: "fused", "default", or "none", as they are defined. It makes
@@ -126,9 +126,8 @@ class TrainConfig(Config):
         """Fill from the recipe; a copy with another recipe is filled from that one, as if made anew."""
         if not isinstance(data, dict):
             return handler(data)
-        given = _without_amp(data)
-        config = handler(whole := filled(given))
-        config.model_fields_set.difference_update(whole.keys() - given.keys())
+        config = handler(whole := filled(data))
+        config.model_fields_set.difference_update(whole.keys() - data.keys())
         return config
 
     @model_validator(mode="after")
@@ -148,16 +147,3 @@ class TrainConfig(Config):
                 f"at once: set at most {self.batch_size // 2}"
             )
         return self
-
-
-def _without_amp(data: dict[str, Any]) -> dict[str, Any]:
-    """Return keys with `precision` in place of `amp`, as configurations had it before."""
-    if "amp" not in data:
-        return data
-    if "precision" in data or not isinstance(data["amp"], bool):
-        wrong = "says what precision says: leave it out"
-        raise SpecError(
-            wrong if "precision" in data else f"must be true or false, got {data['amp']!r}", place="amp"
-        )
-    rest = {key: value for key, value in data.items() if key != "amp"}
-    return {**rest, "precision": "auto" if data["amp"] else "float32"}

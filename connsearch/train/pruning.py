@@ -15,7 +15,7 @@ from connsearch.nn.network import Network
 from connsearch.nn.pruned import pruned_network
 from connsearch.nn.shares import has_gates
 from connsearch.spec.pruned import Pruner
-from connsearch.text import si, table
+from connsearch.text import counted, si, table
 from connsearch.train.evaluation import evaluate
 from connsearch.train.learned import Images, images_of, needed_images
 from connsearch.train.trained import Trained
@@ -82,7 +82,8 @@ class Pruning:
         if self.errors is not None:
             rows = [[*row, f"{100 * e:.2f} %"] for row, e in zip(rows, self.errors, strict=True)]
         header = ["name", "edges", "layers", "params", "MACs", *(["error"] if self.errors else [])]
-        lines = [f"removed {self.removed} connections of less than {self.below:g} of the strongest"]
+        removed = counted(self.removed, "connection")
+        lines = [f"removed {removed} of less than {self.below:g} of the strongest"]
         lines += [f"kept {n} that are weak: {reason}" for reason, n in self.kept.items()]
         lines += [table(header, rows, left=["name"])]
         return "\n".join([*lines, f"largest difference of a logit: {self.difference:.3g}, on {self.images}"])

@@ -6,7 +6,7 @@ import time
 
 from rich.console import Console
 
-from connsearch.text import duration, human
+from connsearch.text import counted, duration, human
 from connsearch.train.finished import SeedResult
 from connsearch.train.live import LiveLine
 from connsearch.train.result import EpochRecord
@@ -80,12 +80,12 @@ class ConsoleWatcher(LiveLine, Watcher):
         """Print what a seed reached."""
         self._seed = result.seed
         if result.diverged:
-            text = f"diverged after {result.epochs} epochs"
+            text = f"diverged after {counted(result.epochs, 'epoch')}"
         else:
             text = f"test error {human('test_error', result.test_error)}"
             if result.test_mean_iou is not None:
                 text += f", test mean IoU {100 * result.test_mean_iou:.1f} %"
-            text += f", {result.epochs} epochs in {duration(result.seconds)}"
+            text += f", {counted(result.epochs, 'epoch')} in {duration(result.seconds)}"
         self.note(self._line(text if now else f"{text}, trained before"))
 
     def _line(self, text: str) -> str:

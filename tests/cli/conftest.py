@@ -4,21 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny
 from tiny import NETWORK, SPACE, STUDY, Call, Result
-from typer.testing import CliRunner
-
-from connsearch.cli import app
 
 
 @pytest.fixture
 def call() -> Call:
-    """Call the command line; anything but an exit is a bug, and shows as its traceback."""
-
-    def call(*args: object) -> Result:
-        result = CliRunner().invoke(app, [str(arg) for arg in args], catch_exceptions=False)
-        return Result(result.exit_code, result.stdout, result.stderr)
-
-    return call
+    """Call the command line: see `tiny.call`."""
+    return tiny.call
 
 
 @pytest.fixture

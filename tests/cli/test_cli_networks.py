@@ -7,21 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
-from tiny import NETWORK, SPACE, Call, Result
+from tiny import NETWORK, SPACE, Call, Result, failed
 
 from connsearch import __version__
-from connsearch.catalog import CATALOGS
+from connsearch.catalog import CATALOGS, entries_of
 from connsearch.cost.table import cost_record
 from connsearch.search.space import SearchSpace
 from connsearch.spec.aggregations import AGGREGATIONS
 from connsearch.spec.network import NetworkSpec
 from connsearch.spec.presets import list_presets, preset
 from connsearch.text import si
-
-
-def failed(message: str) -> Result:
-    return Result(1, "", f"Error: {message}\n")
-
 
 # ---- list ----------------------------------------------------------------------------------------------
 
@@ -85,7 +80,7 @@ def test_list_presets(call: Call) -> None:
 def test_every_list_has_a_line_for_each_entry(call: Call, kind: str) -> None:
     result = call("list", kind)
     assert (result.code, result.err) == (0, "")
-    assert [line.split()[0] for line in result.out.splitlines()] == sorted(CATALOGS[kind])
+    assert [line.split()[0] for line in result.out.splitlines()] == sorted(entries_of(kind))
     assert all(re.fullmatch(r"[\w-]+ {2,}\S.*[.\]:]", line) for line in result.out.splitlines())
 
 
@@ -210,7 +205,7 @@ def test_cost_json_is_the_published_format(call: Call, here: Path) -> None:
     ("suffix", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF"), ("SVG", b"<?xml")]
 )
 def test_draw(call: Call, here: Path, suffix: str, start: bytes) -> None:
-    assert call("draw", "net.toml", "-o", f"net.{suffix}") == Result(0, f"wrote net.{suffix}\n", "")
+    assert call("draw", "net.toml", "-o", f"net.{suffix}") == Result(0, "", f"wrote net.{suffix}\n")
     assert (here / f"net.{suffix}").read_bytes().startswith(start)
 
 
@@ -220,8 +215,8 @@ def test_draw(call: Call, here: Path, suffix: str, start: bytes) -> None:
         ("a.gif", "a.gif: cannot draw to a file ending in '.gif'. Known: .pdf, .png, .svg."),
         ("a", "a: cannot draw to a file ending in ''. Known: .pdf, .png, .svg."),
         (".", ".: cannot draw to a file ending in ''. Known: .pdf, .png, .svg."),
-        ("nowhere/a.svg", "nowhere/a.svg: cannot be written: No such file or directory"),
-        ("net.toml/a.svg", "net.toml/a.svg: cannot be written: Not a directory"),
+        ("nowhere/a.svg", "nowhere/a.svg: there is no directory nowhere: make it first"),
+        ("net.toml/a.svg", "net.toml/a.svg: there is no directory net.toml: make it first"),
     ],
 )
 def test_draw_where_it_cannot(call: Call, here: Path, output: str, message: str) -> None:
@@ -300,6 +295,22 @@ def test_a_network_file_that_is_wrong(call: Call, here: Path, command: list[str]
     assert not (here / "a.svg").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "file", "message"),
+    [
+        ("cost", "study.toml", "is a study, and a network is asked for: try `connsearch plan study.toml`"),
+        ("show", "space.toml", "is a space, and a network is asked for: try `connsearch sample space.toml`"),
+        ("sample", "study.toml", "is a study, and a space is asked for: try `connsearch plan study.toml`"),
+        ("sample", "net.toml", "is a network, and a space is asked for: try `connsearch cost net.toml`"),
+        ("plan", "space.toml", "is a space, and a study is asked for: try `connsearch sample space.toml`"),
+        ("run", "net.toml", "is a network, and a study is asked for: try `connsearch cost net.toml`"),
+        ("tournament", "net.toml", "is a network, and a study is asked for: try `connsearch cost net.toml`"),
+    ],
+)
+def test_a_file_of_another_kind(call: Call, here: Path, command: str, file: str, message: str) -> None:
+    assert call(command, file) == failed(f"{file}: {message}")
+
+
 @pytest.mark.parametrize("command", ["show", "cost", "sample", "plan", "run"])
 @pytest.mark.parametrize(
     ("content", "message"),
@@ -311,7 +322,7 @@ def test_a_network_file_that_is_wrong(call: Call, here: Path, command: list[str]
         (b"\x00\x01\x02", "is no TOML: "),
         (b"\xff\xfe\x00", "cannot be read: 'utf-8' codec can't decode byte 0xff in position 0"),
         (b"a = 1", "(blocks|space|a): (is missing|unknown key)"),
-        (b"[[blocks]]\nwidth = 1\n[[space]]", "(blocks|space|budget): "),
+        (b"[[blocks]]\nwidth = 1\n[[space]]", "(space: |is a study, and a (network|space) )"),
     ],
     ids=["missing", "directory", "empty", "no toml", "binary", "other encoding", "unknown key", "odd tables"],
 )  # fmt: skip
@@ -357,7 +368,8 @@ def test_one_bad_network_spoils_the_table(call: Call, here: Path) -> None:
         ([], "Usage: "),
         (["nothing"], "No such command 'nothing'."),
         (["list"], "Missing argument"),
-        (["list", "nothing"], "'nothing' is not one of 'topologies', 'aggregations', 'units', 'lines', "),
+        (["list", "nothing"], "unknown kind 'nothing'. Known: aggregations, datasets, drops, heads, "),
+        (["list", "topologys"], "unknown kind 'topologys'. Did you mean 'topologies'? Known: aggregations, "),
         (["show"], "Missing argument 'NET'"),
         (["show", "a", "b"], "unexpected extra argument"),
         (["show", "a", "--grpah"], "No such option: --grpah"),

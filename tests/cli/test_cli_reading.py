@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from made_up_study import made_up_study
-from tiny import Call, Result
+from tiny import Call, Result, failed
 
 from connsearch.search.config import StudyConfig
 from connsearch.search.study import Study
@@ -35,10 +35,6 @@ def study(directory: Path, here: Path) -> Study:
 
 def rows_of(file: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(file.read_text())))
-
-
-def failed(message: str) -> Result:
-    return Result(1, "", f"Error: {message}\n")
 
 
 # ---- trials ----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from made_up_study import made_up_study
-from tiny import Call, Result
+from tiny import Call, Result, failed
 
 N = 3
 
@@ -22,10 +22,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(made: Path, here: Path) -> Path:
     """The study, copied to `d` in the working directory."""
     return shutil.copytree(made / "d", here / "d")
-
-
-def failed(message: str) -> Result:
-    return Result(1, "", f"Error: {message}\n")
 
 
 def test_a_report_is_written_here(call: Call, study: Path, here: Path) -> None:

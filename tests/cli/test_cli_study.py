@@ -11,10 +11,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tiny import SPACE, STUDY, Call, Result
-from typer.testing import CliRunner
+from tiny import SPACE, STUDY, Call, Result, call, failed
 
-from connsearch.cli import app
 from connsearch.cost import network_cost
 from connsearch.search.reading.pareto import ParetoFront
 from connsearch.search.space import SearchSpace
@@ -25,10 +23,6 @@ WHAT = r"(chain|dense) x sum, layers \d, widths \d+"
 TRIAL = rf"\[(\d)/\d\] trial \d: error {PERCENT}, [\d.]+ kMACs, {WHAT}, \d+\.\d s · .*"
 
 
-def failed(message: str) -> Result:
-    return Result(1, "", f"Error: {message}\n")
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A directory in which the study has run, and what the run printed."""
@@ -37,8 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
         patch.chdir(here)
         Path("space.toml").write_text(SPACE)
         Path("study.toml").write_text(STUDY)
-        result = CliRunner().invoke(app, ["run", "study.toml", "--device", "cpu"], catch_exceptions=False)
-    return here, Result(result.exit_code, result.stdout, result.stderr)
+        return here, call("run", "study.toml", "--device", "cpu")
 
 
 # ---- plan ----------------------------------------------------------------------------------------------
@@ -55,7 +48,7 @@ def test_plan(call: Call, here: Path) -> None:
         "members    20.8 k to 86.4 k MACs, 368 to 1.44 k parameters, 1 to 3 layers (100 drawn)",
     ]
     assert lines[3] == f"budget     {members_within(100)} % of these lie within 2 % below it, none above"
-    assert re.fullmatch(r"training   synthetic\(.*\), 1 epochs, batch 16; activations up to 250 kB", lines[4])
+    assert re.fullmatch(r"training   synthetic\(.*\), 1 epoch, batch 16; activations up to 250 kB", lines[4])
     assert re.fullmatch(r"time       about \d+ s a trial, \d+ s for 3 trials with sampler random", lines[5])
     assert lines[6] == "storage    runs/study, new; journal file; fits the workers of one host"
     assert re.fullmatch(
@@ -64,6 +57,18 @@ def test_plan(call: Call, here: Path) -> None:
     )
     assert len(lines) == 8
     assert sorted(here.rglob("*")) == before
+
+
+def test_plan_without_the_data_set(call: Call, here: Path) -> None:
+    dataset = '{ name = "parquet", path = "nowhere" }'
+    result = call("plan", "study.toml", "--set", f"train.dataset={dataset}")
+    assert result.code == 1
+    assert re.fullmatch(r"Error: .*nowhere.*\n", result.err)
+    lines = result.out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "question", "space", "members", "budget", "training", "storage", "workers"
+    ]  # fmt: skip
+    assert lines[4].endswith("; activations up to 250 kB; the data set cannot be had: nothing is timed")
 
 
 def members_within(n: int) -> int:
@@ -76,6 +81,11 @@ def members_within(n: int) -> int:
 def test_plan_of_a_study_that_has_begun(call: Call, ran: Path) -> None:
     result = call("plan", "study.toml")
     assert result.out.splitlines()[-2] == (
+        "storage    runs/study, finished: nothing is left of 3 trials; journal file; fits the workers of one "
+        "host"
+    )
+    more = call("plan", "study.toml", "--set", "n_trials=4")
+    assert more.out.splitlines()[-2] == (
         "storage    runs/study, goes on after 3 finished trials; journal file; fits the workers of one host"
     )
     other = call("plan", "study.toml", "--set", "seed=1")
@@ -177,7 +187,8 @@ def test_a_study_that_cannot_start_leaves_nothing_behind(
 ) -> None:
     before = sorted(here.rglob("*"))
     result = call(command, "study.toml", *args)
-    assert (result.code, result.out) == (1, "")
+    assert result.code == 1
+    assert not result.out or (command == "plan" and "; the data set cannot be had: " in result.out)
     pattern = ".*" if message is None else re.escape(message).replace(r"\{\}", ".*")
     assert re.fullmatch(f"Error: {pattern}\n", result.err), result.err
     assert sorted(here.rglob("*")) == before

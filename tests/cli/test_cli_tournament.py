@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import SPACE, STUDY, Call, Result
-from typer.testing import CliRunner
-
-from connsearch.cli import app
+from tiny import SPACE, STUDY, Call, Result, call, failed
 
 ALL = ["tournament", "study.toml", "--device", "cpu", "--seeds", "2"]
 COARSE = SPACE + "tolerance = 0.3\n"
 TABLE = '\n[tournament]\naggregations = ["sum", "concat"]\ntopologies = ["dense", "chain"]\n'
-
-
-def failed(message: str) -> Result:
-    return Result(1, "", f"Error: {message}\n")
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +24,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result, Re
         Path("space.toml").write_text(COARSE)
         Path("study.toml").write_text(STUDY + TABLE)
 
-        def call(*args: str) -> Result:
-            result = CliRunner().invoke(app, args, catch_exceptions=False)
-            return Result(result.exit_code, result.stdout, result.stderr)
-
         won = call(*ALL, "--plot", "t.png", "--csv", "t.csv", "--matrix", "m.svg")
         assert call("run", "study.toml", "--device", "cpu").code == 0
         again = call(
@@ -43,14 +31,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result, Re
             "--csv", "r.csv",
         )  # fmt: skip
     return here, won, again
-
-
-@pytest.fixture
-def ran(finished: tuple[Path, Result, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, a copy of the finished one."""
-    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 # ---- tournament ----------------------------------------------------------------------------------------

@@ -8,20 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny import NETWORK, SPACE, STUDY, Call, Result
-from typer.testing import CliRunner
+from tiny import NETWORK, SPACE, STUDY, Call, Result, call, failed
 
-from connsearch.cli import app
 from connsearch.search.study import Study
 from connsearch.spec import NetworkSpec
 from connsearch.train import load_trained
 
 DATA = "synthetic(channels=1, height=8, width=8, n_classes=4, n_train=64, n_val=32, n_test=32)"
 TRAIN = ["train", "net.toml", "--dataset", DATA, "-o", "out", "--device", "cpu", "--set", "batch_size=16"]
-
-
-def failed(message: str) -> Result:
-    return Result(1, "", f"Error: {message}\n")
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +26,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
         patch.chdir(here)
         for name, text in (("space.toml", SPACE), ("study.toml", STUDY), ("net.toml", NETWORK)):
             Path(name).write_text(text)
-
-        def call(*args: str) -> Result:
-            result = CliRunner().invoke(app, args, catch_exceptions=False)
-            return Result(result.exit_code, result.stdout, result.stderr)
 
         assert call("run", "study.toml", "--dir", "d", "--device", "cpu").code == 0
         files = ["--plot", "r.png", "--csv", "r.csv"]
@@ -138,7 +128,7 @@ def test_a_front_is_retrained(finished: tuple[Path, Result], ran: Path, call: Ca
     numbers = set(Study.load("d").pareto_front().points["trial"])
     assert {int(line.split()[0]) for line in lines[2:-1]} == numbers
     assert err.splitlines()[-4:] == [
-        "1 epochs, as in the study: --epochs N -o OUT trains longer",
+        "1 epoch, as in the study: --epochs N -o OUT trains longer",
         *("wrote d/retrained", "wrote r.png", "wrote r.csv"),
     ]
     assert (ran / "r.png").read_bytes().startswith(b"\x89PNG")

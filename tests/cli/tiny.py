@@ -1,9 +1,13 @@
-"""Files of a study that takes a second, and what a call of the command line gives back."""
+"""Files of a study that takes a second, calls of the command line and what they give back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
+
+from typer.testing import CliRunner
+
+from connsearch.cli import app
 
 SPACE = """\
 schema = 1
@@ -62,3 +66,14 @@ class Result(NamedTuple):
 
 
 Call = Callable[..., Result]
+
+
+def call(*args: object) -> Result:
+    """Call the command line; anything but an exit is a bug, and shows as its traceback."""
+    result = CliRunner().invoke(app, [str(arg) for arg in args], catch_exceptions=False)
+    return Result(result.exit_code, result.stdout, result.stderr)
+
+
+def failed(message: str) -> Result:
+    """Return what a call gives back that ends with an error of ours."""
+    return Result(1, "", f"Error: {message}\n")

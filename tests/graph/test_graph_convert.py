@@ -94,8 +94,12 @@ def test_kinds_are_inferred_only_where_there_is_one_candidate() -> None:
         ("2", "unit"),
         ("3", "head"),
     ]
-    with pytest.raises(SpecError, match=r"node '0' is unreachable: it reads nothing and is no stem"):
+    two = r"^2 nodes read nothing \('0', '1'\): one of them can be the stem; connect or remove the others, "
+    with pytest.raises(SpecError, match=two):
         ConnectivityGraph.from_edges([(0, 2), (1, 2)])
+    own = digraph(("s", "b"), ("a", "b"), ("b", "h"), kind="stem")
+    with pytest.raises(SpecError, match=r"^node 's' is unreachable: it reads nothing and is no stem"):
+        ConnectivityGraph.from_networkx(own)
     with pytest.raises(SpecError, match=r"no output needs node '1': connect it or remove it"):
         ConnectivityGraph.from_edges([(0, 1), (0, 2)])
 

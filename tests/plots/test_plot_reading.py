@@ -109,6 +109,15 @@ def test_what_stands_out_has_a_colour() -> None:
     assert [bar.get_width() for bar in axes.patches] == [10.0, 25.0]
 
 
+@pytest.mark.parametrize(("knobs", "color"), [(KNOBS, AGGREGATION_COLORS["sum"]), (KNOBS[1:], QUIET)])
+def test_the_legend_has_a_colour_of_the_picture(knobs: tuple[KnobImportance, ...], color: str) -> None:
+    axes = plot_importance(replace(FOUND, knobs=knobs)).axes[0]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert to_hex(legend.get_lines()[0].get_color()).upper() == color
+    assert color in {to_hex(line.get_color()).upper() for line in axes.lines}
+
+
 def test_rows_are_named_with_the_trials_that_have_the_knob() -> None:
     axes = plot_importance(FOUND).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]

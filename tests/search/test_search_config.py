@@ -132,7 +132,7 @@ def test_an_override_reaches_into_a_table_that_is_not_there(files: Path) -> None
          "{}: objectives: val_error and val_iou_error are two errors: name one"),
         ("objectives.macs=smallest",
          "{}: objectives.macs: should be 'minimize' or 'maximize', got 'smallest'"),
-        ("objectives=[1]", "{}: objectives: should be a valid dictionary, got [1]"),
+        ("objectives=[1]", "{}: objectives: must be a table, got [1]"),
     ],
 )  # fmt: skip
 def test_a_bad_override_is_named(files: Path, override: str, message: str) -> None:

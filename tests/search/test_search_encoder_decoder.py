@@ -88,7 +88,7 @@ def test_widths_are_ratios_to_the_finer_neighbour_on_both_ways() -> None:
     searched = space(blocks={"count": 5, "width_ratio": {"down": 2.0, "up": {"low": 1.0, "high": 4.0}}})
     mirrored = space(blocks={"count": 5})
     knobs, alike = (
-        {name: values(choice)[0] for name, choice in s._all_knobs().items()} for s in (searched, mirrored)
+        {name: values(choice)[0] for name, choice in s.all_knobs().items()} for s in (searched, mirrored)
     )
     shape = shape_of(searched, {**knobs, "width_ratio_up_2": 4.0, "width_ratio_up_1": 1.0})
     assert shape.widths == (1000, 2000, 4000, 1000, 1000)
@@ -243,7 +243,7 @@ def test_generated_members_meet_their_budget_and_are_what_their_knobs_say(
     macs, budget = network_cost(found.spec).macs, found.budget.macs
     assert budget is not None
     assert 0.9 * budget <= macs <= budget  # widths are integers; see the shipped space
-    everything = {name: found.knobs.get(name, values(c)[0]) for name, c in space._all_knobs().items()}
+    everything = {name: found.knobs.get(name, values(c)[0]) for name, c in space.all_knobs().items()}
     places = block_places("encoder_decoder", everything["count"])
     assert found.spec.scope == everything["scope"]
     for place, block in zip(places, found.spec.blocks, strict=True):

@@ -150,7 +150,8 @@ def test_progress_names_the_error() -> None:
 
     stream = io.StringIO()
     curve = (EpochRecord(1, 0.1, 1.0, 0.5, 1.0, 0.25, 2.0, val_mean_iou=0.375),)
-    with ConsoleProgress(2, 0, 1, Console(file=stream, width=400), error="val_iou_error") as shown:
+    console, objectives = Console(file=stream, width=400), {"val_iou_error": "minimize"}
+    with ConsoleProgress(2, lambda: 1, 1, console, objectives=objectives) as shown:
         spec = config().space.member({n: _least(k) for n, k in config().space.knobs().items()}).spec
         from connsearch.cost import network_cost
 

@@ -133,6 +133,17 @@ def test_workers_are_counted_by_host() -> None:
     assert "workers  1 alive and 1 silent on a, 1 alive on b" in str(status).splitlines()
 
 
+@pytest.mark.parametrize(
+    ("sense", "best"), [("minimize", {"trial": 1, "macs": 4.0}), ("maximize", {"trial": 0, "macs": 9.0})]
+)
+def test_of_equal_errors_the_best_is_the_next_objectives(sense: str, best: dict[str, float]) -> None:
+    trials = [create_trial(values=values) for values in ([0.25, 9.0], [0.25, 4.0], [0.25, 4.0], [0.5, 1.0])]
+    for number, each in enumerate(trials):
+        each.number = number
+    found = status_of(trials, 4, {"val_error": "minimize", "macs": sense})
+    assert found.best == {"val_error": 0.25, **best}
+
+
 @pytest.mark.usefixtures("made_up")
 def test_status_and_front_agree_on_the_hypervolume(tmp_path: object) -> None:
     study = Study.from_config(f"{tmp_path}/a", make_config(n_trials=8))

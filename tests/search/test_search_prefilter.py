@@ -278,9 +278,6 @@ def test_tables_have_what_was_decided(tmp_path: Path, proxy: Any) -> None:
     rows = records_of(trials_table(trials, ["val_error", "macs"]))
     assert [row["prefilter.picks"] for row in rows] == [False] * 10 + [True]
     assert rows[10]["prefilter.lead"] == decided(trials[10])["lead"]
-    earlier = trial(0.5, 100.0, -3.0)
-    earlier.user_attrs["prefilter"] = {"picks": True}  # where earlier versions had it
-    assert verdict_on(earlier) == {"picks": True}
 
 
 def test_given_trials_are_not_filtered(tmp_path: Path, proxy: Any) -> None:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import io
 import re
+from itertools import count
 
 import pytest
 from made_up import diverged_outcome, made_up_outcome, make_config
 from rich.console import Console
 
+from connsearch.errors import StudyError
 from connsearch.search import progress as progress_module
 from connsearch.search.objective import Outcome
 from connsearch.search.progress import ConsoleProgress
@@ -19,6 +21,7 @@ MEMBER = make_config().space.member(
 )  # fmt: skip
 WHAT = "sparse(base=3) x concat, layers 1, widths 6"
 MACS = "45 k"
+OBJECTIVES = {"val_error": "minimize", "macs": "minimize"}
 
 
 def outcome(error: float) -> Outcome:
@@ -29,7 +32,9 @@ def outcome(error: float) -> Outcome:
 
 def watch(console: Console, *, total: int = 5, done: int = 1, member: Member = MEMBER) -> None:
     """Show three trials: one that ends well, one that fails, one that diverges."""
-    with ConsoleProgress(total, done, 2, console, best=(0.75, 0)) as shown:
+    best = {"trial": 0, "val_error": 0.75, "macs": 1.0}
+    finished = count(done).__next__
+    with ConsoleProgress(total, finished, 2, console, objectives=OBJECTIVES, best=best) as shown:
         hooks = shown.hooks()
         hooks.trial_started(1, member)
         hooks.epoch_ended(1, EpochRecord(1, 0.1, 1.0, 0.5, 1.0, 0.5, 0.5))
@@ -41,7 +46,8 @@ def watch(console: Console, *, total: int = 5, done: int = 1, member: Member = M
 
 def test_several_trials_at_once_and_what_else_there_is_to_say() -> None:
     stream = io.StringIO()
-    with ConsoleProgress(5, 0, 2, Console(file=stream, width=40)) as shown:
+    finished = count().__next__
+    with ConsoleProgress(5, finished, 2, Console(file=stream, width=40), objectives=OBJECTIVES) as shown:
         hooks = shown.hooks()
         for number in (1, 2, 3):
             hooks.trial_started(number, MEMBER)
@@ -89,7 +95,7 @@ def test_a_live_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_live_line_tells_the_epoch_and_never_wraps() -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=60, color_system=None)
-    shown = ConsoleProgress(5, 0, 2, console)
+    shown = ConsoleProgress(5, lambda: 0, 2, console, objectives=OBJECTIVES)
     with shown:
         hooks = shown.hooks()
         hooks.trial_started(0, MEMBER)
@@ -104,5 +110,38 @@ def test_the_live_line_tells_the_epoch_and_never_wraps() -> None:
 
 def test_a_trial_in_no_time_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: 1.0)
-    with ConsoleProgress(2, 0, 1, Console(file=io.StringIO(), force_terminal=True)) as shown:
-        shown.hooks().trial_ended(0, "failed at once")
+    stream = io.StringIO()
+    with ConsoleProgress(2, count().__next__, 1, Console(file=stream), objectives=OBJECTIVES) as shown:
+        shown.hooks().trial_ended(0, "at once")
+    assert stream.getvalue() == "[1/2] trial 0: failed: at once\n"
+
+
+def test_trials_of_another_run_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 30.0])
+    monkeypatch.setattr(progress_module.time, "monotonic", clock.__next__)
+    finished, stream = iter([2, 5]), io.StringIO()
+    console = Console(file=stream, width=400)
+    with ConsoleProgress(8, finished.__next__, 1, console, objectives=OBJECTIVES) as shown:
+        shown.hooks().trial_ended(4, "at once")
+    assert stream.getvalue() == "[5/8] trial 4: failed: at once · 6.0 trials/min · about 30 s left\n"
+
+
+def test_a_storage_that_is_away_stops_no_display() -> None:
+    def away() -> int:
+        raise StudyError("the database is away")
+
+    stream = io.StringIO()
+    with ConsoleProgress(8, lambda: 3, 1, Console(file=stream), objectives=OBJECTIVES) as shown:
+        shown.finished = away
+        shown.hooks().trial_ended(4, "at once")
+    assert stream.getvalue().startswith("[4/8] trial 4: failed: at once · ")
+
+
+@pytest.mark.parametrize(("macs", "best"), [(1.0, 0), (1e6, 7)])
+def test_of_equal_errors_the_cheaper_is_the_best(macs: float, best: int) -> None:
+    stream = io.StringIO()
+    known = {"trial": 0, "val_error": 0.25, "macs": macs}
+    console = Console(file=stream, width=400)
+    with ConsoleProgress(9, count().__next__, 1, console, objectives=OBJECTIVES, best=known) as shown:
+        shown.hooks().trial_ended(7, outcome(0.25))
+    assert f" · best 25.0 % (trial {best}) · " in stream.getvalue()

@@ -161,7 +161,9 @@ def test_progress_says_why_and_does_not_take_it_for_the_best() -> None:
         Pruned(1, 0.25, 0.125, 8, 4),
     )
     stream = io.StringIO()
-    with ConsoleProgress(5, 0, EPOCHS, Console(file=stream, width=400), best=(0.5, 0)) as shown:
+    console, best = Console(file=stream, width=400), {"trial": 0, "val_error": 0.5, "macs": 1.0}
+    objectives = {"val_error": "minimize", "macs": "minimize"}
+    with ConsoleProgress(5, lambda: 1, EPOCHS, console, objectives=objectives, best=best) as shown:
         shown.hooks().trial_ended(1, outcome)
     line = stream.getvalue()
     assert (

@@ -151,6 +151,19 @@ def test_a_column_of_tables_can_be_sorted_by(frame: pd.DataFrame) -> None:
     assert len(chosen(frame, sort="network")) == 30
 
 
+@pytest.mark.parametrize(
+    ("reverse", "sense", "trials"),
+    [(False, "minimize", [2, 1, 3, 0]), (True, "minimize", [0, 2, 1, 3]), (False, "maximize", [1, 3, 2, 0])],
+)
+def test_of_equal_rows_the_better_comes_first(reverse: bool, sense: str, trials: list[int]) -> None:
+    rows = {"trial": [0, 1, 2, 3], "val_error": [0.5, 0.25, 0.25, 0.25], "macs": [1, 9, 4, 9]}
+    found = chosen(
+        pd.DataFrame(rows).astype({"macs": "Int64"}),
+        sort="val_error", reverse=reverse, objectives={"val_error": "minimize", "macs": sense},
+    )  # fmt: skip
+    assert found["trial"].tolist() == trials
+
+
 def test_what_cannot_be_chosen(frame: pd.DataFrame) -> None:
     with pytest.raises(StudyError, match=r"^no column 'mac' to sort by\. Did you mean 'macs'\?"):
         chosen(frame, sort="mac")

@@ -156,7 +156,7 @@ def test_what_does_not_fit_into_memory(study: Study, monkeypatch: pytest.MonkeyP
 def test_a_table_of_winners() -> None:
     rows = (row(4, 60_000, 0.10, 0.11, 0.12), row(1, 150_000, 0.05, None), row(3, 160_000, None))
     assert str(RetrainedTrials("runs/x", rows)) == (
-        "runs/x: 3 trials, 1 epochs on 96 training + validation images\n"
+        "runs/x: 3 trials, 1 epoch on 96 training + validation images\n"
         "trial  topology  aggregation   MACs  params  val error      test error     low     high   seeds\n"
         "    4  dense     sum           60 k     900    25.00 %  11.00 ± 1.00 %  8.52 %  13.48 %       3\n"
         "    1  dense     sum          150 k     900    25.00 %          5.00 %       -        -  1 of 2\n"

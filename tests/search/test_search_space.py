@@ -115,7 +115,7 @@ def test_a_member_meets_its_budget_and_is_what_its_knobs_say(space: SearchSpace,
     assert macs <= budget
     assert macs >= 0.25 * budget  # one channel or two make a great difference; see the next test
     assert member.knobs == drawn
-    everything = {name: drawn.get(name, values(choice)[0]) for name, choice in space._all_knobs().items()}
+    everything = {name: drawn.get(name, values(choice)[0]) for name, choice in space.all_knobs().items()}
     assert budget == everything["macs_budget"]
     assert len(member.spec.blocks) == everything["count"]
     assert member.spec.scope == everything["scope"]
@@ -147,8 +147,8 @@ def test_knobs_are_static_and_complete(space: SearchSpace) -> None:
         per_block = part in space.blocks.per_block
         names |= {f"{part}_{b}" for b in range(1, most + 1)} if per_block else {part}
     names |= {f"n_layers_{b}" for b in range(1, most + 1)} | {f"width_ratio_{b}" for b in range(2, most + 1)}
-    assert set(space._all_knobs()) == names
-    assert set(knobs) == {n for n, choice in space._all_knobs().items() if not isinstance(choice, Fixed)}
+    assert set(space.all_knobs()) == names
+    assert set(knobs) == {n for n, choice in space.all_knobs().items() if not isinstance(choice, Fixed)}
     assert list(distributions(knobs)) == list(knobs)
 
 
@@ -279,7 +279,7 @@ def test_kinds_are_the_combinations_of_categories_alone() -> None:
             "width_ratio_2": 1.0,
         }
     ]
-    assert all(set(kind) == set(both._all_knobs()) for kind in kinds)
+    assert all(set(kind) == set(both.all_knobs()) for kind in kinds)
 
 
 @pytest.mark.parametrize(
@@ -389,6 +389,13 @@ def test_a_wrong_space_is_refused_at_its_place(change: dict[str, Any], message: 
 
 def test_some_spaces_are_shipped() -> None:
     assert {file.stem for file in SHIPPED} >= {"digits", "cifar10"}
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_a_space_prints_as_a_file_that_describes_it(file: Path, tmp_path: Path) -> None:
+    shipped = SearchSpace.from_toml(file)
+    (tmp_path / "space.toml").write_text(str(shipped))
+    assert SearchSpace.from_toml(tmp_path / "space.toml") == shipped
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)

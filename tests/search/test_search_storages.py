@@ -12,7 +12,7 @@ from made_up import make_config
 from postgres import server_or_skip
 
 from connsearch.errors import StudyError
-from connsearch.search.plan import plan_text
+from connsearch.search.plan import plan_of
 from connsearch.search.storages import ADDRESS, COPY, JOURNAL, LOCK, find
 from connsearch.search.storages.databases import check, label, parse
 from connsearch.search.study import Study
@@ -110,7 +110,7 @@ def test_a_database_that_is_not_there_leaves_nothing_behind(
     with pytest.raises(StudyError, match=f"^(postgresql.*: cannot be used: .*|{message})$"):
         Study.from_config(tmp_path / "study", make_config(), url)
     with pytest.raises(StudyError, match=f"^({message})$"):
-        plan_text(make_config(), tmp_path / "study", None, url)
+        plan_of(make_config(), tmp_path / "study", None, url)
     assert files(tmp_path) == set()
 
 
@@ -125,7 +125,7 @@ def test_a_driver_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: py
 
 
 def storage_line(tmp_path: Path, url: str | None, **changes: Any) -> str:
-    return plan_text(make_config(**changes), tmp_path / "study", None, url).splitlines()[-2]
+    return plan_of(make_config(**changes), tmp_path / "study", None, url).text.splitlines()[-2]
 
 
 def test_a_plan_tests_the_storage(tmp_path: Path, sqlite: str, made_up: None) -> None:

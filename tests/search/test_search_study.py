@@ -23,7 +23,7 @@ from connsearch.search.objective import (
     evaluate_network,
     training_device,
 )
-from connsearch.search.plan import plan_text
+from connsearch.search.plan import plan_of
 from connsearch.search.reading.pace import Pace
 from connsearch.search.reading.records import Status, _common
 from connsearch.search.space import Member, SearchSpace
@@ -281,6 +281,15 @@ def test_a_training_that_diverges_counts_as_the_worst_error(
     assert study.pareto_front().trials.empty
 
 
+def test_a_study_prints_as_its_directory_and_status(run: Run) -> None:
+    study = run(2)
+    directory, trials, best = str(study).splitlines()[:3]
+    assert directory == f"study    {study.directory}"
+    assert trials.startswith("trials   2 of 2 finished: 2 complete, ")
+    assert best.startswith("best     trial ")
+    assert str(study.status()).splitlines()[:2] == [trials, best]
+
+
 def test_a_trial_that_was_cut_off_between_record_and_end(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("connsearch.search.attempt.evaluate_network", diverged_outcome)
     with monkeypatch.context() as patch:
@@ -462,7 +471,7 @@ def test_a_network_that_fits_no_memory_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_a_plan_names_what_does_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("connsearch.nn.build", no_memory)
     with pytest.raises(TrainError, match=r"^out of memory on cpu: .*can't allocate memory"):
-        plan_text(make_config(), tmp_path / "study")
+        plan_of(make_config(), tmp_path / "study")
 
 
 def test_the_environment_names_the_gpu_in_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import re
@@ -25,7 +26,7 @@ from connsearch.search.hooks import Progress
 from connsearch.search.storages import claims_of
 from connsearch.search.storages.claims import ClaimLog, Timing, lease_of
 from connsearch.search.study import Study
-from connsearch.search.workers import Crew, _Parent
+from connsearch.search.workers import Crew, _Parent, _Worker
 
 QUICK = Timing(beat=0.5, expiry=5.0, poll=0.2)
 TRIALS, WORKERS = 24, 4
@@ -255,3 +256,24 @@ def random_kills(study: Study, rng: random.Random, server: Server | None) -> Run
             server.drop_connections()
     run.wait()
     return run
+
+
+class Gone:
+    """A process of which nobody knows how it ended: what started it was killed."""
+
+    exitcode = 255
+
+    def join(self) -> None:
+        """Wait for nothing."""
+
+
+def test_a_worker_that_was_done_needs_nobody_in_its_place(tmp_path: Path) -> None:
+    notes: list[str] = []
+    parent = _Parent(Crew(tmp_path, None, 3, ("cpu",), QUICK), Progress(note=notes.append))
+    ours, theirs = multiprocessing.Pipe()
+    parent.workers.append(_Worker(0, Gone(), ours))  # type: ignore[arg-type]
+    theirs.send(("ran", 3))
+    theirs.close()
+    for _ in range(2):
+        parent._listen(1.0)
+    assert (parent.workers, parent.ran, notes) == ([], 3, [])

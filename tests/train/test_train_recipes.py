@@ -210,28 +210,6 @@ def test_every_writing_gives_the_value_back(data: dict[str, Any]) -> None:
         assert getattr(before, key) == value or key == "dataset"
 
 
-@pytest.mark.parametrize(("amp", "precision"), [(True, "auto"), (False, "float32")])
-def test_records_from_before_say_amp(amp: bool, precision: str) -> None:
-    old = {key: value for key, value in config().to_full_dict().items() if key not in ("precision", "layout")}
-    read = TrainConfig.from_dict({**old, "amp": amp})
-    assert (read.precision, read.layout) == (precision, "auto")
-    assert "amp" not in read.to_full_dict()
-    assert config(recipe="fast", amp=False).precision == "float32", "what is given wins"
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"amp": 1}, "^amp: must be true or false, got 1"),
-        ({"amp": "yes"}, "^amp: must be true or false, got 'yes'"),
-        ({"amp": True, "precision": "auto"}, "^amp: says what precision says: leave it out"),
-    ],
-)
-def test_amp_is_checked_like_any_value(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(SpecError, match=message):
-        config(**values)
-
-
 @pytest.mark.parametrize(
     ("precision", "layout", "device", "bfloat16", "last"),
     [

@@ -99,11 +99,8 @@ def judge(prefilter: Prefilter, trials: Sequence[FrozenTrial]) -> Verdict:
 
 
 def verdict_on(trial: FrozenTrial) -> dict[str, Any] | None:
-    """Return what was decided before a trial was drawn; None if nothing was.
-
-    Studies of earlier versions have it among the attributes that are no system's.
-    """
-    found: dict[str, Any] | None = {**trial.user_attrs, **trial.system_attrs}.get(PREFILTER)
+    """Return what was decided before a trial was drawn; None if nothing was."""
+    found: dict[str, Any] | None = trial.system_attrs.get(PREFILTER)
     return found
 
 

@@ -208,14 +208,22 @@ class ParetoFront:
         )
 
     def require(self, column: str) -> None:
-        """Raise `StudyError` if the trials lack a column."""
+        """Make sure that the trials have a column.
+
+        Raises:
+            StudyError: naming the columns that they have.
+        """
         if column not in self.trials.columns:
             raise StudyError(
                 f"the trials have no column {column!r}. {did_you_mean(column, self.trials.columns)}"
             )
 
     def require_numbers(self, column: str) -> None:
-        """Raise `StudyError` if the trials lack a column, or it holds something else than numbers."""
+        """Make sure that the trials have a column, and that it holds numbers.
+
+        Raises:
+            StudyError: naming what it holds instead, or the columns that there are.
+        """
         self.require(column)
         word = first_word(self.trials[column])
         if word is not None:

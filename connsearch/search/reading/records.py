@@ -12,7 +12,7 @@ from connsearch.registry import Ref
 from connsearch.search.choices import values
 from connsearch.search.failures import failed, reached
 from connsearch.search.layouts import PER_BLOCK
-from connsearch.search.measures import ERRORS
+from connsearch.search.measures import ERRORS, order_of
 from connsearch.search.pruning.rules import PRUNED
 from connsearch.search.reading.hypervolume import dominated_volume, losses_of
 from connsearch.search.reading.pace import Pace, pace_of
@@ -38,8 +38,8 @@ class Status:
     Attributes:
         asked: Trials that the study is to have.
         states: Number of trials by state: complete, failed, pruned, unfinished.
-        best: Trial number and objectives of the trial that is best in the first objective, none
-            that diverged or was pruned.
+        best: Trial number and objectives of the trial that is best in the first objective, of equal ones in
+            the next; none that diverged or was pruned.
         seconds_per_trial: Median wall time of complete trials; 0 if there is none.
         reasons: Number of trials by why they failed or diverged.
         running: Trials that a worker holds: trial, host, pid, epoch (the last finished one), and silent,
@@ -111,9 +111,8 @@ def status_of(
     """
     counts = Counter(state_of(trial) for trial in trials)
     complete = [trial for trial in trials if state_of(trial) == "complete"]
-    sign = 1 if next(iter(objectives.values())) == "minimize" else -1
     ranked = [trial for trial in complete if reached(trial)]
-    best = min(ranked, key=lambda trial: sign * trial.values[0], default=None)
+    rows = [{"trial": trial.number, **dict(zip(objectives, trial.values, strict=True))} for trial in ranked]
     durations = sorted(trial.duration.total_seconds() for trial in complete if trial.duration is not None)
     states = {word: counts[word] for word in ("complete", "failed", "pruned", "unfinished")}
     held = {trial.number: _running(trial) for trial in trials if _is_held(trial, asked)}
@@ -122,9 +121,7 @@ def status_of(
     return Status(
         asked=asked,
         states=states,
-        best=None
-        if best is None
-        else {"trial": best.number, **dict(zip(objectives, best.values, strict=True))},
+        best=min(rows, key=lambda row: order_of(row, objectives), default=None),
         seconds_per_trial=durations[len(durations) // 2] if durations else 0.0,
         reasons=dict(Counter(t.user_attrs["reason"] for t in trials if "reason" in t.user_attrs)),
         running=tuple(held.values()),

@@ -169,6 +169,7 @@ def chosen(
     states: Collection[str] = (),
     sort: str | None = None,
     reverse: bool = False,
+    objectives: Mapping[str, str] | None = None,
     n: int | None = None,
 ) -> pd.DataFrame:
     """Return some rows of a table of trials.
@@ -178,6 +179,7 @@ def chosen(
         states: Only these; all, if there are none. "diverged" takes the complete ones that diverged.
         sort: Column to sort by, missing values last.
         reverse: Whether the greatest comes first.
+        objectives: Names with their directions: of rows that are equal there the better come first.
         n: Only so many from the top.
 
     Raises:
@@ -191,7 +193,7 @@ def chosen(
     if sort is not None:
         if sort not in frame.columns:
             raise StudyError(f"no column {sort!r} to sort by. {did_you_mean(sort, frame.columns)}")
-        frame = _sorted(frame, sort, reverse)
+        frame = _sorted(frame, sort, reverse, objectives or {})
     return frame if n is None else frame.head(n)
 
 
@@ -199,11 +201,17 @@ def _diverged(frame: pd.DataFrame, states: Collection[str]) -> pd.Series:
     return (frame["reason"] == DIVERGED) & (DIVERGED in states)
 
 
-def _sorted(frame: pd.DataFrame, column: str, reverse: bool) -> pd.DataFrame:
-    """Return sorted rows, of equal ones the lower number first; what is no number is sorted as text."""
-    kinds = frame[column].dropna().map(lambda value: not isinstance(value, int | float | pd.Timestamp))
-    key = (lambda cells: cells.map(str, na_action="ignore")) if kinds.any() else None
-    return frame.sort_values(column, ascending=not reverse, na_position="last", kind="stable", key=key)
+def _sorted(frame: pd.DataFrame, column: str, reverse: bool, objectives: Mapping[str, str]) -> pd.DataFrame:
+    """Return sorted rows, of equal ones the better, then the lower number; what is no number as text."""
+    ties = {name: way == "minimize" for name, way in objectives.items()} | {"trial": True}
+    ups = {column: not reverse, **{name: up for name, up in ties.items() if name != column}}
+    return frame.sort_values(list(ups), ascending=list(ups.values()), na_position="last", key=_keys)
+
+
+def _keys(cells: pd.Series) -> pd.Series:
+    """Return what cells are sorted by: themselves, or as text if one is no number."""
+    texts = cells.dropna().map(lambda value: not isinstance(value, int | float | pd.Timestamp)).any()
+    return cells.map(str, na_action="ignore") if texts else cells
 
 
 # ---- writing ---------------------------------------------------------------------------------------------

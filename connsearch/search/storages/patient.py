@@ -206,7 +206,12 @@ class PatientStorage(BaseStorage):
     # ---- trials ------------------------------------------------------------------------------------
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """See `BaseStorage`; attributes of the template that nobody else writes make it safe to repeat."""
+        """See `BaseStorage`; attributes of the template that nobody else writes make it safe to repeat.
+
+        Raises:
+            StudyError: if the storage stays away, or came back and the template has no attributes to tell
+                by whether the trial was created.
+        """
 
         def create(again: bool) -> int:
             if again:

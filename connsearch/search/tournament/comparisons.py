@@ -78,10 +78,7 @@ class Comparison:
 def comparisons_of(contestants: Sequence[Contestant], errors_SP: Floats) -> Iterator[Comparison]:
     """Yield all comparisons of two aggregations, then of two topologies, corrected for their number."""
     place = {name: i for i, contestant in enumerate(contestants) for name in contestant.pairs}
-    raw = [
-        *_marginal("aggregation", contestants, place, errors_SP),
-        *_marginal("topology", contestants, place, errors_SP),
-    ]
+    raw = [*_marginal("aggregation", place, errors_SP), *_marginal("topology", place, errors_SP)]
     for each, p in zip(raw, holm([each.p for each in raw]), strict=True):
         yield replace(each, p=p)
 
@@ -102,9 +99,7 @@ def _independent(pairs: Collection[tuple[int, int]], errors_SP: Floats) -> Float
     )
 
 
-def _marginal(
-    factor: str, contestants: Sequence[Contestant], place: dict[str, int], errors_SP: Floats
-) -> Iterator[Comparison]:
+def _marginal(factor: str, place: dict[str, int], errors_SP: Floats) -> Iterator[Comparison]:
     """Yield comparisons of the values of a factor, at those of the other where both are networks."""
     names = [name.split(" x ") for name in place]
     own, other = (1, 0) if factor == "aggregation" else (0, 1)

@@ -129,7 +129,7 @@ class _Chooser:
 
     def __init__(self, name: str, space: SearchSpace, notes: list[str]) -> None:
         self.name, self.space, self.notes = name, space, notes
-        self.choices = space._all_knobs()
+        self.choices = space.all_knobs()
         self.knobs: dict[str, Any] = {}
 
     def category(self, kind: str, wanted: Sequence[Any], *, required: bool = False) -> None:

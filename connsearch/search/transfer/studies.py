@@ -88,7 +88,7 @@ def _earlier(there: Study, config: StudyConfig, warm: WarmStart) -> Earlier:
 
 def _check_knobs(there: Study, config: StudyConfig) -> None:
     """Make sure that two spaces have knobs of the same names, and budgets that correspond."""
-    old, new = there.config.space._all_knobs(), config.space._all_knobs()
+    old, new = there.config.space.all_knobs(), config.space.all_knobs()
     for name in [*old, *new]:
         if (name in old) != (name in new):
             side, other = ("there", "here") if name in old else ("here", "there")
@@ -107,7 +107,7 @@ def _check_knobs(there: Study, config: StudyConfig) -> None:
 
 def _taken(trial: FrozenTrial, old: SearchSpace, config: StudyConfig) -> EarlierTrial | str:
     """Return a trial in this study's terms, or why it has none."""
-    choices, there = config.space._all_knobs(), old._all_knobs()
+    choices, there = config.space.all_knobs(), old.all_knobs()
     knobs: dict[str, Any] = {}
     for name, choice in choices.items():
         value = trial.params[name] if name in trial.params else label(values(there[name])[0])

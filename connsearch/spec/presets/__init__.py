@@ -63,9 +63,13 @@ def preset(name: str, *, n_classes: int | None = None) -> NetworkSpec:
 
     Raises:
         SpecError: if the name is unknown.
+
+    >>> net = preset("densenet-40-12", n_classes=100)
+    >>> [str(block.topology) for block in net.blocks], net.widths
+    (['dense', 'dense', 'dense'], (12, 12, 12))
     """
     if name not in PRESETS:
-        raise SpecError(f"unknown preset {name!r}, and no .toml file. {did_you_mean(name, PRESETS)}")
+        raise SpecError(f"unknown preset {name!r}. {did_you_mean(name, PRESETS)}")
     spec = PRESETS[name]().model_copy(update={"name": name})
     return spec if n_classes is None else spec.model_copy(update={"n_classes": n_classes})
 
@@ -76,8 +80,10 @@ def load_network(net: str, *, n_classes: int | None = None) -> NetworkSpec:
     Raises:
         SpecError: if it is neither, or the file describes no network.
     """
-    if net in PRESETS or not (net.endswith(".toml") or "/" in net):
+    if net in PRESETS:
         return preset(net, n_classes=n_classes)
+    if not (net.endswith(".toml") or "/" in net):
+        raise SpecError(f"unknown preset {net!r}, and no .toml file. {did_you_mean(net, PRESETS)}")
     spec = NetworkSpec.from_toml(net)
     if n_classes is not None:
         spec = spec.model_copy(update={"n_classes": n_classes})
