@@ -154,4 +154,4 @@ def test_a_plan_tests_postgresql(tmp_path: Path, made_up: None) -> None:
         )
         assert server.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
         Study.from_config(tmp_path / "study", make_config(), server.url).run(1)
-        assert "goes on after 1 finished trials; PostgreSQL" in storage_line(tmp_path, None)
+        assert "goes on after 1 finished trial; PostgreSQL" in storage_line(tmp_path, None)
