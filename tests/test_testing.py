@@ -23,6 +23,8 @@ from connsearch.spec.chains import norm_act
 from connsearch.spec.ops import Chain, Conv
 from connsearch.testing import check_aggregation, check_topology, check_unit
 
+pytestmark = pytest.mark.slow  # every extension is checked whole, many times over
+
 REGISTRIES = (TOPOLOGIES, AGGREGATIONS, MODULES, UNITS)
 
 

@@ -17,6 +17,8 @@ from kernel_cases import Case, Maps, concat_norm_act, norm_act, normalized_block
 from kernel_speed import differs, measure
 from speed_records import COMPILED, EAGER, OURS, STACKED, latest_runs
 
+pytestmark = pytest.mark.slow  # kernels are timed
+
 FORMATS = [("float32", False), ("float32", True), ("bfloat16", True)]
 NAMES = [
     "weighted sums, paper's form (2,3,5,4) float32 NCHW x 3",

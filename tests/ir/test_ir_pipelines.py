@@ -6,7 +6,7 @@ from collections import Counter
 from functools import reduce
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from programs import any_network, network, read_once
 
 from connsearch.cost.count import line_tally
@@ -89,6 +89,7 @@ def test_generated_networks_have_sums_to_be_rewritten(aggregation: str) -> None:
     found: Counter[bool] = Counter()
 
     @given(adding(aggregations=[aggregation]))
+    @settings(derandomize=True)
     def count(spec: NetworkSpec) -> None:
         lowered = lower(spec)
         found[partial_sums(lowered) is not lowered] += 1

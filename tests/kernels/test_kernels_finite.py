@@ -17,6 +17,8 @@ from connsearch.nn.compiled import build as compiled
 from connsearch.spec import NetworkSpec
 from connsearch.spec.aggregations import AGGREGATIONS
 
+pytestmark = pytest.mark.slow  # Triton's interpreter
+
 BACKENDS = [
     pytest.param("cpu", marks=pytest.mark.skipif(build.why_not() is not None, reason="nothing is compiled")),
     pytest.param("triton", marks=pytest.mark.gpu),

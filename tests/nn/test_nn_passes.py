@@ -88,7 +88,7 @@ def test_every_pass_rewrites_networks_that_are_drawn() -> None:
     found = dict.fromkeys(PASSES, 0)
 
     @given(joining())
-    @settings(max_examples=60)
+    @settings(max_examples=300, derandomize=True)
     def count(spec: NetworkSpec) -> None:
         for pipeline in ("fused", INFERENCE):
             program = lower(spec)
