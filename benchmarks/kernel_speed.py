@@ -2,8 +2,8 @@
 
     python benchmarks/kernel_speed.py            # prints a table, appends a line for each way to the results
     python benchmarks/kernel_speed.py --quick    # a few repeats of smaller maps, nothing written
-    python benchmarks/kernel_speed.py --only "sums" --compile    # the table of README.md; hours
-    python benchmarks/kernel_speed.py --only "sums, paper's form (64,128,16,16) float32 NCHW" --threads 1 2
+    python benchmarks/kernel_speed.py --cases "sums" --compile    # the table of README.md; hours
+    python benchmarks/kernel_speed.py --cases "sums, paper's form (64,128,16,16) float32 NCHW" --threads 1 2
 
 What is timed are the operations of kernel_cases.py alone, forward and backward, through autograd all of them.
 Nothing is timed whose outcome is not that of plain PyTorch. `--compile` adds plain PyTorch under
@@ -108,7 +108,8 @@ def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(description="Time the compiled kernels of the CPU against PyTorch.")
     parser.add_argument("--quick", action="store_true", help="smaller maps, few repeats; writes nothing")
-    parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains this")
+    # Not --only: Inductor takes what follows it for a name and writes that into its code.
+    parser.add_argument("--cases", default="", metavar="TEXT", help="cases whose name contains this")
     parser.add_argument("--threads", type=at_least_one, nargs="+", default=[1], help="of torch (1)")
     parser.add_argument(
         "--repeats", type=at_least_one, help=f"steps of each way ({REPEATS}, quick {QUICK_REPEATS})"
@@ -124,9 +125,9 @@ def chosen(asked: argparse.Namespace) -> dict[str, Callable[[], Case]]:
         SpecError: if there are none.
     """
     known = makers(quick=asked.quick)
-    found = {case: make for case, make in known.items() if asked.only in case}
+    found = {case: make for case, make in known.items() if asked.cases in case}
     if not found:
-        raise SpecError(f"no case contains {asked.only!r}, of {'; '.join(known)}")
+        raise SpecError(f"no case contains {asked.cases!r}, of {'; '.join(known)}")
     return found
 
 

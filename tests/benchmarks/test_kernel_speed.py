@@ -103,7 +103,7 @@ def test_a_difference_is_found(dtype: str, fine: float, wrong: float) -> None:
 
 
 def test_a_line_for_each_way_in_one_run(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(monkeypatch, "--only", "sums", "--repeats", "5") == 0
+    assert run(monkeypatch, "--cases", "sums", "--repeats", "5") == 0
     lines = [json.loads(line) for line in (results / "kernel_speed.jsonl").read_text().splitlines()]
     assert [line["way"] for line in lines] == [EAGER, STACKED, OURS, EAGER, OURS]
     shared = {tuple(line[key] for key in ("run", "time", "commit", "load")) for line in lines}
@@ -143,7 +143,7 @@ def test_the_machine_is_asked_once_before_anything_runs(
         return measure(case, uncompiled(case), 1)
 
     monkeypatch.setattr(kernel_speed, "measure", measured)
-    assert run(monkeypatch, "--only", "norm and") == 0
+    assert run(monkeypatch, "--cases", "norm and") == 0
     assert told == ["machine", "norm and ReLU", "concatenation, norm and ReLU"]
 
 
@@ -164,7 +164,7 @@ def test_what_is_wrong_is_not_timed_and_the_rest_is(
 
 
 def test_what_is_asked_for_in_vain_is_one_line(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = run(monkeypatch, "--only", "blok")
+    message = run(monkeypatch, "--cases", "blok")
     assert message == f"Error: no case contains 'blok', of {'; '.join(NAMES)}"
     assert not results.exists()
 
@@ -176,7 +176,7 @@ def test_without_kernels_nothing_runs(results: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_quick_writes_nothing(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(monkeypatch, "--quick", "--only", "norm and ReLU (2,3") == 0
+    assert run(monkeypatch, "--quick", "--cases", "norm and ReLU (2,3") == 0
     assert not results.exists()
 
 
