@@ -35,6 +35,17 @@ def blocks(
     )
 
 
+def small(aggregation: str = "depthwise", **more: object) -> NetworkSpec:
+    """One block of two layers."""
+    return NetworkSpec(
+        name="small",
+        input={"channels": 3, "height": 8, "width": 8},
+        n_classes=5,
+        blocks=[{"topology": "dense", "aggregation": aggregation, "n_layers": 2, "width": 4}],
+        **more,
+    )
+
+
 def gradients(module: nn.Module, loss: torch.Tensor) -> list[torch.Tensor]:
     return list(torch.autograd.grad(loss, [*module.parameters()]))
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pairs import small
 from torch import Tensor, nn
 
 from connsearch.cost import network_cost
@@ -27,17 +28,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 OWN = ("definition", "stacked", "none", "default", "fused")
 
 
-def network(aggregation: str = "depthwise", **more: object) -> NetworkSpec:
-    return NetworkSpec(
-        name="small",
-        input={"channels": 3, "height": 8, "width": 8},
-        n_classes=5,
-        blocks=[{"topology": "dense", "aggregation": aggregation, "n_layers": 2, "width": 4}],
-        **more,
-    )
-
-
-SPEC = network()
+SPEC = small()
 
 
 @pytest.mark.large
@@ -263,7 +254,7 @@ def test_refused_before_anything_runs(settings: dict[str, object], message: str)
 
 @pytest.mark.parametrize("form", ["normalized", "paper"])
 def test_the_papers_way_moves_running_statistics(form: str) -> None:
-    defined = Network(network(f"depthwise(form={form})")).double()
+    defined = Network(small(f"depthwise(form={form})")).double()
     randomise(defined)
     other = ways.stacked(copy.deepcopy(defined))
     images = torch.randn(4, 3, 8, 8, dtype=torch.float64)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from pairs import small
 from torch import Tensor, nn
 
 from connsearch.errors import SpecError, VerifyError
@@ -19,22 +20,11 @@ from connsearch.nn.bench import bench_network
 from connsearch.nn.timed import verify_ways
 from connsearch.nn.verify import randomise
 from connsearch.nn.ways import MODES, check_ways, own_module, steps_of
-from connsearch.spec import NetworkSpec
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def network(aggregation: str = "depthwise", **more: object) -> NetworkSpec:
-    return NetworkSpec(
-        name="small",
-        input={"channels": 3, "height": 8, "width": 8},
-        n_classes=5,
-        blocks=[{"topology": "dense", "aggregation": aggregation, "n_layers": 2, "width": 4}],
-        **more,
-    )
-
-
-SPEC = network()
+SPEC = small()
 
 
 class FakeGraphs:
@@ -134,11 +124,11 @@ def test_verify_replays_a_graph(monkeypatch: pytest.MonkeyPatch, factor: float) 
 
 
 def test_a_graph_cannot_decide_at_random_which_sources_to_drop() -> None:
-    spec = network("sum", drop="stochastic_depth(survival=0.5)")
+    spec = small("sum", drop="stochastic_depth(survival=0.5)")
     with pytest.raises(SpecError, match="would repeat what training of small decides at random"):
         check_ways(["cuda graph"], spec, "cuda", train=True)
     check_ways(["cuda graph"], spec, "cuda", train=False)
-    check_ways(["cuda graph"], network("sum"), "cuda", train=True)
+    check_ways(["cuda graph"], small("sum"), "cuda", train=True)
 
 
 @pytest.mark.gpu
