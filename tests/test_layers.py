@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "connsearch"
 LAYERS = (
     ("errors",),
-    ("_lazy", "files", "text", "registry", "config"),
+    ("_lazy", "files", "memory", "text", "registry", "config"),
     ("graph",),
     ("spec",),
     ("cost",),

@@ -18,6 +18,7 @@ from connsearch.cli import (
     training,
 )
 from connsearch.cli.application import app
+from connsearch.memory import keep_freed
 
 __all__ = ["app", "run_app"]
 
@@ -54,7 +55,8 @@ for command in COMMANDS:
 
 
 def run_app() -> None:
-    """Enter from the command line; a closed pipe is no error."""
+    """Enter from the command line, in a process of our own; a closed pipe is no error."""
+    keep_freed()
     try:
         app()
     except BrokenPipeError:

@@ -117,7 +117,8 @@ def bench(
 
     Of step times, medians and quartiles; of memory, the most that a step allocates at once, what it moves and
     what it keeps for the backward pass, by a model, beside the least possible. Only ratios within one run
-    mean something: machines are noisy.
+    mean something: machines are noisy. On a CPU freed memory is kept for the next step, of whichever way, as
+    commands that train do; GLIBC_TUNABLES=glibc.malloc.check=0 switches that off.
     """
     from connsearch.nn.bench import bench_network, bench_table
     from connsearch.nn.machine import machine_facts

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from connsearch import __version__
+from connsearch.memory import malloc_policy
 
 
 def machine_facts(device: str = "cpu") -> dict[str, Any]:
@@ -26,7 +27,8 @@ def machine_facts(device: str = "cpu") -> dict[str, Any]:
         `run` (another at each call: what carries the same was measured in one run), `time` (local), the
         versions `connsearch`, `python` and `torch`, `cpu` (its name), `cores` (that the process may use),
         `load` (processes that wanted to run in the last minute), `threads` (of torch), `omp_wait_policy`
-        ("" if it is not set) and, of a CUDA device, its name `gpu`.
+        ("" if it is not set), `malloc` (what becomes of freed memory: `connsearch.memory.malloc_policy`) and,
+        of a CUDA device, its name `gpu`.
     """
     facts = {
         "run": uuid.uuid4().hex[:12],
@@ -39,6 +41,7 @@ def machine_facts(device: str = "cpu") -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2),
         "threads": torch.get_num_threads(),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", ""),
+        "malloc": malloc_policy(),
     }
     return facts | ({"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {})
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from connsearch.cost import NetworkCost
 from connsearch.errors import TrainError
+from connsearch.memory import release
 from connsearch.text import si
 from connsearch.train.config import TrainConfig
 
@@ -59,6 +60,7 @@ def free_bytes(device: str) -> int | None:
 
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    release()  # what this process keeps is free too
     known = [amount for amount in (_available(), *map(_left, _CGROUPS)) if amount is not None]
     return min(known, default=None)
 

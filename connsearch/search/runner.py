@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from connsearch.errors import StudyError
+from connsearch.memory import release
 from connsearch.search import storages
 from connsearch.search.attempt import Setting, attempt
 from connsearch.search.hooks import Progress
@@ -94,6 +95,7 @@ class _Runner:
                     continue
             if self.log.take(claim):
                 ran += self._run_claimed(claim, trials)
+                release()
 
     def _run_claimed(self, claim: Claim, trials: Sequence[FrozenTrial]) -> bool:
         """Run a trial that is this worker's, given those before it; return whether it ended here."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from connsearch.errors import StudyError
+from connsearch.memory import keep_freed
 from connsearch.search.config import StudyConfig
 from connsearch.search.study import Study
 
@@ -42,6 +43,7 @@ class WorkerJob:
         """Run trials until the study is complete; return the closing line."""
         from connsearch.search.session import run_study
 
+        keep_freed()
         return run_study(
             self.directory,
             self.config,

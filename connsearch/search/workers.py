@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from connsearch.errors import ConnsearchError, StudyError
+from connsearch.memory import keep_freed
 from connsearch.search.hooks import Progress
 from connsearch.search.storages.claims import Timing
 
@@ -194,6 +195,7 @@ def _work(
     """Be a worker process: tell the parent everything, stop when it says so or is gone."""
     from connsearch.search.study import Study
 
+    keep_freed()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     with suppress(KeyboardInterrupt), stopped_by(signal.SIGTERM):  # the trial has been given back
         hooks = _telling(pipe)

@@ -24,6 +24,7 @@ from connsearch.data.dataset import Dataset, check_matches
 from connsearch.data.joining import joined
 from connsearch.data.registry import load_dataset
 from connsearch.files import write_whole
+from connsearch.memory import release
 from connsearch.nn import Network, build
 from connsearch.spec.ends import predicts_pixels
 from connsearch.spec.network import NetworkSpec
@@ -135,6 +136,7 @@ def train_seeds(
         run = _Session(target, session, dataset, device, processes, watcher or Watcher())
         for seed in chosen:
             run.train(seed)
+            release()
         return processes.from_first(run.summary)
 
 

@@ -23,7 +23,7 @@ def net(tmp_path: Path) -> Path:
 
 KEYS = {  # of a line, with units, and their types
     "run": str, "time": str, "connsearch": str, "python": str, "torch": str, "cpu": str, "cores": int,
-    "load": float, "threads": int, "omp_wait_policy": str,
+    "load": float, "threads": int, "omp_wait_policy": str, "malloc": str,
     "network": str, "batch": int, "dtype": str, "channels_last": bool, "device": str, "repeats": int,
     "way": str, "mode": str, "first_s": float, "step_s": float, "low_s": float, "high_s": float,
     "peak_bytes": int, "backend": str, "bytes_moved": int, "least_bytes_moved": int, "saved_bytes": int,

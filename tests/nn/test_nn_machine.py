@@ -19,6 +19,7 @@ from connsearch.nn.machine import machine_facts
 def test_facts_are_plain_values_of_this_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (1.2345, 9.0, 9.0))
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    monkeypatch.setattr(machine, "malloc_policy", lambda: "keeps")
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -28,13 +29,15 @@ def test_facts_are_plain_values_of_this_moment(monkeypatch: pytest.MonkeyPatch) 
     assert json.loads(json.dumps(facts)) == facts
     assert list(facts) == [
         "run", "time", "connsearch", "python", "torch", "cpu", "cores", "load", "threads", "omp_wait_policy",
+        "malloc",
     ]  # fmt: skip
     assert abs(time.mktime(time.strptime(facts["time"], "%Y-%m-%dT%H:%M:%S")) - time.time()) < 60
     assert (facts["connsearch"], facts["python"], facts["torch"]) == (
         connsearch.__version__, platform.python_version(), torch.__version__,
     )  # fmt: skip
     assert 1 <= facts["cores"] <= (os.cpu_count() or 1)
-    assert (facts["load"], facts["threads"], facts["omp_wait_policy"]) == (1.23, 3, "passive")
+    assert (facts["load"], facts["threads"]) == (1.23, 3)
+    assert (facts["omp_wait_policy"], facts["malloc"]) == ("passive", "keeps")
 
 
 def test_each_call_is_a_run_of_its_own() -> None:

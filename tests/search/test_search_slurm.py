@@ -37,14 +37,18 @@ def test_a_job_that_is_preempted_is_queued_again(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(job)) == job
 
 
-def test_a_job_leaves_signals_to_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_keeps_freed_memory_and_leaves_signals_to_submitit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[object] = []
+    kept: list[bool] = []
 
     def trained(*args: object, **more: object) -> Outcome:
         seen.append(signal.getsignal(signal.SIGTERM))
         return made_up_outcome(*args, **more)
 
     monkeypatch.setattr("connsearch.search.attempt.evaluate_network", trained)
+    monkeypatch.setattr("connsearch.search.slurm.keep_freed", lambda: kept.append(True))
     mine = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         WorkerJob(tmp_path / "job", make_config(), trials=1, device="cpu")()
@@ -53,6 +57,7 @@ def test_a_job_leaves_signals_to_submitit(tmp_path: Path, monkeypatch: pytest.Mo
         signal.signal(signal.SIGTERM, mine)
     assert seen[0] == signal.SIG_IGN
     assert callable(seen[1])
+    assert kept == [True]  # the job's, not that of a study run by a program
 
 
 def test_what_submitit_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

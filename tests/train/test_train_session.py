@@ -248,3 +248,11 @@ def test_a_network_may_be_renamed_in_between(tmp_path: Path) -> None:
     train_seeds(tmp_path / "out", make_session(spec=renamed), (0,), watcher=told)
     assert told.epochs == [(1, True), (2, True), (3, False)]
     assert load_trained(tmp_path / "out" / "seed-0" / "weights.safetensors").network.spec.name == "another"
+
+
+def test_memory_is_released_when_a_seed_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told()
+    released: list[list[tuple[int, bool]]] = []
+    monkeypatch.setattr("connsearch.train.session.release", lambda: released.append(list(told.ends)))
+    train_seeds(tmp_path / "out", make_session(epochs=1), [0, 1], watcher=told)
+    assert released == [[(0, True)], [(0, True), (1, True)]]

@@ -12,6 +12,7 @@ import numpy as np
 
 from connsearch.errors import StudyError
 from connsearch.files import write_whole
+from connsearch.memory import release
 from connsearch.search.failures import reached
 from connsearch.search.measures import compared_error
 from connsearch.search.proxies.correlation import FEWEST, Estimate, estimate, kendall, lead, partial, spearman
@@ -153,6 +154,7 @@ def compare_proxies(
             trial=attrs.get(SEEDS_OF, trial.number),
             device=device,
         )
+        release()
         cost = {name: attrs["cost"][name] for name in _RIVALS}
         rows.append({"trial": trial.number, "val_error": compared_error(attrs), **cost, **found})
         on_trial(done, len(ranked))
