@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from speed_records import (
+    CHAINED,
     COMPILED,
     CONCAT_NORM_ACT,
     EAGER,
@@ -108,18 +109,46 @@ def paper_block(maps: Maps, n: int) -> Case:
         return [layer(sources[: j + 1]) for j, layer in enumerate(layers)]
 
     def stacked() -> list[Tensor]:
-        found = []
-        for j, layer in enumerate(layers):
-            h_BKHW = torch.stack(sources[: j + 1], dim=2).flatten(1, 2)
-            weight_C1L = layer.weight.t().reshape(C, -1, 1, 1)
-            found.append(F.conv2d(h_BKHW, weight_C1L, layer.bias, groups=C))
-        return found
+        return [stacked_sum(sources[: j + 1], layer) for j, layer in enumerate(layers)]
 
     def ours() -> list[Tensor]:
         return weighted(sources, layers)
 
     ways = {EAGER: eager, STACKED: stacked, COMPILED: compiled(eager), OURS: ours}
     return Case(PAPER, maps, n, {way: differentiated(run, inputs, grads) for way, run in ways.items()})
+
+
+def chained_block(maps: Maps, n: int) -> Case:
+    """A block whose layers follow each other, as in a network: h_(j+1) = ReLU(BN(sum_i w_ij h_i + b_j)).
+
+    No layer can start before the one before it is at its end, whose statistics are those of a batch.
+    """
+    C = maps.shape[1]
+    first, grads = maps.draw(C), maps.draw(C)
+    layers = [maps.randomised(Depthwise(j + 1, C)) for j in range(n)]
+    norms, act = [maps.randomised(nn.BatchNorm2d(C)) for _ in range(n)], nn.ReLU()
+    inputs = [*first, *(p for module in (*layers, *norms) for p in module.parameters())]
+
+    def by(add: Callable[[Sequence[Tensor], nn.Module], Tensor]) -> Step:
+        def run() -> list[Tensor]:
+            sources = [*first]
+            for layer, norm in zip(layers, norms, strict=True):
+                sources.append(act(norm(add(sources, layer))))
+            return sources[-1:]
+
+        return run
+
+    def ours() -> list[Tensor]:
+        readers = [weights_of(layer) for layer in layers]
+        h_BCHW, shared = first[0], []
+        for i, (reader, norm) in enumerate(zip(readers, norms, strict=True)):
+            shared.append(share(h_BCHW, readers[i:]))
+            h_BCHW = fused.weighted_layer(shared, reader, norm, act)
+        return [h_BCHW]
+
+    eager = by(lambda sources, layer: layer(sources))
+    ways = {EAGER: eager, STACKED: by(stacked_sum), COMPILED: compiled(eager), OURS: ours}
+    return Case(CHAINED, maps, n, {way: differentiated(run, inputs, grads) for way, run in ways.items()})
 
 
 def normalized_block(maps: Maps, n: int) -> Case:
@@ -186,6 +215,13 @@ def concat_norm_act(maps: Maps, channels: Sequence[int]) -> Case:
     return Case(CONCAT_NORM_ACT, maps, len(channels), steps)
 
 
+def stacked_sum(sources: Sequence[Tensor], layer: nn.Module) -> Tensor:
+    """Return a layer's sum as the paper describes it."""
+    C = layer.weight.shape[1]
+    h_BKHW = torch.stack(tuple(sources), dim=2).flatten(1, 2)
+    return F.conv2d(h_BKHW, layer.weight.t().reshape(C, -1, 1, 1), layer.bias, groups=C)
+
+
 def weighted(sources: Sequence[Tensor], layers: Sequence[nn.Module]) -> list[Tensor]:
     """Return the sums of all layers as a compiled network makes them."""
     readers = [weights_of(layer) for layer in layers]
@@ -234,6 +270,10 @@ def makers(*, quick: bool) -> dict[str, Callable[[], Case]]:
         for maps, layers in ((early, n), (late, m)):
             found[name(PAPER, maps, layers)] = partial(paper_block, maps, layers)
             found[name(NORMALIZED, maps, layers)] = partial(normalized_block, maps, layers)
+            if (
+                dtype == "float32"
+            ):  # rounded to bfloat16, a chain's gradients are all noise, whatever made them
+                found[name(CHAINED, maps, layers)] = partial(chained_block, maps, layers)
         for maps in (early, wide):
             found[name(NORM_ACT, maps, 1)] = partial(norm_act, maps)
         grown = Maps((B, sum(GROWING), 32, 32), dtype, channels_last)

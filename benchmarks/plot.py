@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 from plot_bars import Bar, Look, Panel, Row, draw_legend, draw_rows
 from speed_records import (
+    CHAINED,
     COMPILED,
     DEFINITION,
     EAGER,
@@ -28,7 +29,7 @@ from speed_records import (
     latest_runs,
 )
 from speed_targets import BUILT, EVALUATION, PROMISES, Promise, apply_to, format_of, of_kernel
-from speed_words import format_rank, format_words, name, rank, threads, where
+from speed_words import format_rank, format_words, memory, name, rank, threads, where
 
 from connsearch.errors import ConnsearchError, SpecError
 from connsearch.plots.files import check_picture_path
@@ -45,7 +46,7 @@ LOOKS = {
     OURS: FUSED,
 }
 WIDTH, LEGEND, AROUND, ROW = 7.2, 0.45, 0.8, 1.4  # inches; heights, one of what is around rows
-PAPERS_WAY = {PAPER: STACKED, NORMALIZED: EAGER}
+PAPERS_WAY = {PAPER: STACKED, NORMALIZED: EAGER, CHAINED: STACKED}
 SLOWER = "slower"
 
 
@@ -62,14 +63,17 @@ def draw_speed(of_kernels: Sequence[Run], of_networks: Sequence[Run]) -> Figure:
     Raises:
         SpecError: if there are none that could be drawn.
     """
-    blocks = [run for run in of_kernels if {PAPERS_WAY.get(run.line["operation"]), OURS} <= run.ways.keys()]
+    sums = [run for run in of_kernels if {PAPERS_WAY.get(run.line["operation"]), OURS} <= run.ways.keys()]
+    blocks = [run for run in sums if run.line["operation"] != CHAINED]
+    chained = [run for run in sums if run.line["operation"] == CHAINED]
     on_cpu = [run for run in of_networks if run.line["device"] == "cpu"]
     trained = [run for run in on_cpu if run.line["mode"] == "train"]
     evaluated = [run for run in on_cpu if run.line["mode"] == "inference" and BUILT in run.ways]
     parts = (
-        (_kernels, _alike(blocks, where)),
+        (_blocks, _alike(blocks, where)),
+        (_chained, _alike(chained, where)),
         (_training, _alike(trained, lambda line: (where(line), line["batch"]))),
-        (_evaluation, _alike(evaluated, lambda line: (hardware(line), format_of(line)))),
+        (_evaluation, _alike(evaluated, lambda line: (hardware(line), format_of(line), memory(line)))),
     )
     groups = [draw(runs) for draw, runs in parts if runs]
     if not groups:
@@ -80,7 +84,7 @@ def draw_speed(of_kernels: Sequence[Run], of_networks: Sequence[Run]) -> Figure:
         top, *pieces = figure.subfigures(len(heights), 1, height_ratios=heights)
         shown = {way for group in groups for row in group.rows for panel in row.panels for way in panel.bars}
         draw_legend(top, (way for way in LOOKS if way in shown), LOOKS)
-        for letter, piece, group in zip("abc", pieces, groups, strict=False):
+        for letter, piece, group in zip("abcd", pieces, groups, strict=False):
             piece.suptitle(f"{letter}   {group.heading}", fontsize=9, x=0.01, ha="left")
             draw_rows(piece, group.rows, LOOKS)
     return figure
@@ -94,27 +98,36 @@ def _alike(runs: Sequence[Run], setting: Callable[[Line], Any]) -> list[Run]:
     return [run for run in runs if setting(run.line) == last]
 
 
-def _kernels(runs: Sequence[Run]) -> Group:
-    panels = []
-    for operation, than in PAPERS_WAY.items():
-        same = [run for run in runs if run.line["operation"] == operation]
-        for shape in sorted({tuple(run.line["shape"]) for run in same}):
-            found = [run for run in same if tuple(run.line["shape"]) == shape]
-            panels.append(_kernel_panel(found, than))
+def _blocks(runs: Sequence[Run]) -> Group:
+    return _kernels("Weighted sums of a block", (PAPER, NORMALIZED), runs)
+
+
+def _chained(runs: Sequence[Run]) -> Group:
+    return _kernels("Weighted sums of layers that follow each other", (CHAINED,), runs)
+
+
+def _kernels(what: str, operations: Sequence[str], runs: Sequence[Run]) -> Group:
     batch = "/".join(sorted({str(run.line["shape"][0]) for run in runs}))
-    heading = f"Weighted sums of a block, forward and backward: batch {batch}, {where(runs[0].line)}"
+    heading = f"{what}, forward and backward: batch {batch}, {where(runs[0].line)}"
+    panels = [panel for operation in operations for panel in _kernel_panels(runs, operation)]
     return Group(heading, [Row("times faster than\nthe paper's way", panels, SLOWER)])
 
 
-def _kernel_panel(runs: Sequence[Run], than: str) -> Panel:
+def _kernel_panels(runs: Sequence[Run], operation: str) -> list[Panel]:
+    than = PAPERS_WAY[operation]
+    ways = [way for way in (EAGER, COMPILED, OURS) if way != than]
+
     def bar(run: Run, way: str) -> Bar | None:
         return _faster(run, way, than, of_kernel(run.line).get(than) if way == OURS else None)
 
-    line = runs[0].line
-    size = f" {TIMES} ".join(map(str, line["shape"][1:]))
-    form = "paper's form" if than == STACKED else "normalized"
-    ways = [way for way in (EAGER, COMPILED, OURS) if way != than]
-    return _panel(f"{form}, {line['n']} layers,\n{size}", runs, ways, bar)
+    panels = []
+    same = [run for run in runs if run.line["operation"] == operation]
+    for shape in sorted({tuple(run.line["shape"]) for run in same}):
+        found = [run for run in same if tuple(run.line["shape"]) == shape]
+        size = f" {TIMES} ".join(map(str, shape[1:]))
+        title = f"{operation.partition(', ')[2]}, {found[0].line['n']} layers,\n{size}"
+        panels.append(_panel(title, found, ways, bar))
+    return panels
 
 
 def _training(runs: Sequence[Run]) -> Group:
@@ -175,7 +188,8 @@ def _evaluation(runs: Sequence[Run]) -> Group:
         bars = [_faster(run, BUILT, DEFINITION, EVALUATION) for run in found]
         panels.append(Panel(name(network), ticks, {BUILT: bars}))
     line = runs[0].line
-    heading = f"Evaluation without gradients: {format_words(*format_of(line))}, {hardware(line)}"
+    machine = f"{hardware(line)}{memory(line)}"
+    heading = f"Evaluation without gradients: {format_words(*format_of(line))}, {machine}"
     return Group(heading, [Row("times faster than\nthe definition", panels, SLOWER)])
 
 

@@ -13,8 +13,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from connsearch.memory import DEFAULT
+
 EAGER, STACKED, COMPILED, OURS = "eager", "stacked", "torch.compile", "ours"  # ways of kernel_speed
 PAPER, NORMALIZED = "weighted sums, paper's form", "weighted sums, normalized"  # its operations
+CHAINED = "weighted sums, chained"
 NORM_ACT, CONCAT_NORM_ACT = "norm and ReLU", "concatenation, norm and ReLU"
 DEFINITION = "definition"  # the way of compiled_speed that others are compared with
 
@@ -22,8 +25,8 @@ RESULTS = Path(__file__).parent / "results"
 LEAST_REPEATS = 5
 TOGETHER = timedelta(seconds=5)  # between lines without an id that one run wrote
 CASES = {  # what of a line says what was timed; the rest says how, and what came out
-    "kernel_speed": ("operation", "shape", "n", "dtype", "channels_last", "threads"),
-    "compiled_speed": ("network", "mode", "batch", "device", "dtype", "channels_last", "threads"),
+    "kernel_speed": ("operation", "shape", "n", "dtype", "channels_last", "threads", "malloc"),
+    "compiled_speed": ("network", "mode", "batch", "device", "dtype", "channels_last", "threads", "malloc"),
 }
 BASELINES = {"kernel_speed": EAGER, "compiled_speed": DEFINITION}
 
@@ -73,7 +76,7 @@ def read(benchmark: str, results: Path = RESULTS) -> list[Line]:
     if not path.exists():
         return []
     lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    return [{"mode": "train", **line} for line in lines if "way" in line]
+    return [{"mode": "train", "malloc": DEFAULT, **line} for line in lines if "way" in line]
 
 
 def hardware(line: Line) -> str:

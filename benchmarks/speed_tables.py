@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from speed_records import (
+    CHAINED,
     COMPILED,
     CONCAT_NORM_ACT,
     DEFINITION,
@@ -37,6 +38,7 @@ from speed_words import (
     format_words,
     kept,
     markdown,
+    memory,
     name,
     number,
     rank,
@@ -48,7 +50,7 @@ from speed_words import (
 
 NOTHING = "No run of five repeats or more is recorded."
 WAYS = (DEFINITION, STACKED, COMPILED, "torch.compile max-autotune", "default", BUILT, "cuda graph")
-OPERATIONS = (PAPER, NORMALIZED, NORM_ACT, CONCAT_NORM_ACT)
+OPERATIONS = (PAPER, NORMALIZED, CHAINED, NORM_ACT, CONCAT_NORM_ACT)
 
 Row = Sequence[str]
 
@@ -76,7 +78,7 @@ def kernels(runs: Iterable[Run]) -> str:
 
 def _operation(line: Line) -> str:
     form = line["operation"].partition(", ")[2]
-    if line["operation"] in (PAPER, NORMALIZED):
+    if line["operation"] in (PAPER, NORMALIZED, CHAINED):
         return f"{line['n']} layers, {form}"
     return line["operation"] + (f" of {line['n']}" if line["n"] > 1 else "")
 
@@ -144,7 +146,7 @@ def evaluation(runs: Iterable[Run]) -> str:
         yield (*what, span(run.ways[DEFINITION], 1e3), span(found, 1e3), faster, first)
 
     def setting(line: Line) -> str:
-        return f"{hardware(line)}, {format_words(*format_of(line))}"
+        return f"{hardware(line)}, {format_words(*format_of(line))}{memory(line)}"
 
     return _tables([run for run in _in_order(runs, "inference") if BUILT in run.ways], heads, row, setting)
 

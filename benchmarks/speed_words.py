@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from speed_records import COMPILED, Line, Ratio, Run, hardware
 
+from connsearch.memory import DEFAULT, KEEPS
+
 NAMES = {
     "delugenet-146": "DelugeNet-146",
     "densenet-bc-100-12": "DenseNet-BC-100-12",
@@ -40,8 +42,18 @@ def format_rank(line: Line) -> tuple[bool, str, bool]:
 
 
 def where(line: Line) -> str:
-    """Return what ran, and how many threads."""
-    return f"{hardware(line)}, {threads(line)}"
+    """Return what ran, how many threads, and what became of freed memory if that was asked for."""
+    return f"{hardware(line)}, {threads(line)}{memory(line)}"
+
+
+def memory(line: Line) -> str:
+    """Return what became of freed memory, or nothing where that was left to the C library.
+
+    >>> memory({"malloc": "keeps"}), memory({"malloc": "default"}), memory({"malloc": "MALLOC_TOP_PAD_=4"})
+    (', freed memory kept', '', ', MALLOC_TOP_PAD_=4')
+    """
+    policy = line.get("malloc", DEFAULT)
+    return "" if policy == DEFAULT else ", freed memory kept" if policy == KEEPS else f", {policy}"
 
 
 def threads(line: Line) -> str:

@@ -15,6 +15,8 @@ from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir
 
 from connsearch.errors import ConnsearchError
 
+KEEP_MEMORY = "what is freed is kept for what comes next, as the commands of connsearch do"
+
 
 def at_least_one(word: str) -> int:
     """Return a number of the command line.

@@ -83,6 +83,14 @@ template <bool Last, class T>
 INLINE int64_t step(const Job& job, const Map<T>& map) {  // from segment to segment
     return Last ? map.stride : job.HW;
 }
+// From a tile to the next one: more pixels or rows, or the same channels of the next image. What lies there is
+// fetched ahead where hardware does not foresee that jump, or where many maps are read in turns.
+template <bool Last, class T>
+INLINE int64_t ahead(const Job& job, const Map<T>& map, const Tile& tile) {
+    if (Last) return tile.n_segments * map.stride;
+    const bool whole = tile.n_segments == tile.across && tile.p + tile.n == job.HW;
+    return whole ? map.stride - tile.p : tile.n_segments * tile.n;
+}
 template <class A>
 INLINE int64_t tile_size(const Job& job) {  // values of a tile whose segments are padded
     return std::max(TILE, job.last ? padded<A>(job.C) : 0) + LANES<A>;
@@ -135,15 +143,22 @@ INLINE int threads_for(const Job& job, int64_t n_maps) {
     return static_cast<int>(std::max<int64_t>(1, std::min(job.threads, worth)));
 }
 
+// Call f(0..n - 1), or the other way round: maps at which the pass before ended are still in a cache.
 template <class F>
-void parallel(int threads, int64_t n, F f) {
+void parallel(int threads, int64_t n, bool back, F f) {
     if (threads <= 1 || n <= 1) {
-        for (int64_t i = 0; i < n; ++i) f(i);
+        for (int64_t i = 0; i < n; ++i) f(back ? n - 1 - i : i);
         return;
     }
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-    for (int64_t i = 0; i < n; ++i) f(i);
+    for (int64_t i = 0; i < n; ++i) f(back ? n - 1 - i : i);
 }
+template <class F>
+void parallel(int threads, int64_t n, F f) {
+    parallel(threads, n, false, f);
+}
+// Readers of sources that follow each other mostly read one map more, or one less.
+INLINE bool goes_back(const Job& job) { return job.n % 2; }
 
 template <class A>
 INLINE A* aligned(A* p) {  // up to a vector further on
@@ -224,7 +239,7 @@ void summed(const Job& job, int threads, int64_t n_sums, First first, Finish fin
     const auto blocks = blocks_of(job, threads, n_sums);
     const int64_t n_blocks = blocks.size();
     if constexpr (!Last) {
-        parallel(threads, n_blocks, [&](int64_t i) {
+        parallel(threads, n_blocks, goes_back(job), [&](int64_t i) {
             const Block& block = blocks[i];
             std::vector<double> totals(n_sums * (block.c1 - block.c0));
             Sums<A, Last> sums(job, block, n_sums, totals.data());
@@ -236,7 +251,7 @@ void summed(const Job& job, int threads, int64_t n_sums, First first, Finish fin
     } else {
         const int64_t n = n_sums * job.C;
         std::vector<A> of_blocks(n_blocks * n);
-        parallel(threads, n_blocks, [&](int64_t i) {
+        parallel(threads, n_blocks, goes_back(job), [&](int64_t i) {
             std::vector<double> totals(n);
             Sums<A, Last> sums(job, blocks[i], n_sums, totals.data());
             first(blocks[i], sums);
@@ -247,7 +262,7 @@ void summed(const Job& job, int threads, int64_t n_sums, First first, Finish fin
         for (int64_t i = 0; i < n_blocks; ++i)
             for (int64_t k = 0; k < n; ++k) totals[k] += of_blocks[i * n + k];
         finish(0, job.C, totals.data());
-        parallel(threads, n_blocks, [&](int64_t i) { second(blocks[i]); });
+        parallel(threads, n_blocks, !goes_back(job), [&](int64_t i) { second(blocks[i]); });
     }
 }
 

@@ -80,7 +80,9 @@ INLINE void normalise(const Job& job, const Tile& tile, const Map<T>& x, const M
         const Param<Last, A> shift(shift_C + tile.c, s);
         const T* from = at<Last>(job, x, tile) + s * step<Last>(job, x);
         T* into = at<Last>(job, y, tile) + s * step<Last>(job, y);
+        const int64_t next = ahead<Last>(job, y, tile);
         vectors<A>(tile.n, [&](int64_t i, auto lanes) {
+            if (Centred && !Last) __builtin_prefetch(into + i + next, 1, 2);
             Vec<A> v = load(from + i, lanes);
             if (Centred) v -= near(i, lanes);
             store(into + i, activated(v * scale(i, lanes) + shift(i, lanes), relu), lanes);
@@ -98,7 +100,10 @@ INLINE void each_gradient(const Job& job, const Tile& tile, int64_t s, const Map
     const Param<Last, A> weight(weight_C + tile.c, s), bias(bias_C + tile.c, s);
     const T* g = at<Last>(job, grad_y, tile) + s * step<Last>(job, grad_y);
     const T* h = at<Last>(job, x, tile) + s * step<Last>(job, x);
+    const int64_t next_g = ahead<Last>(job, grad_y, tile), next_h = ahead<Last>(job, x, tile);
     vectors<A>(tile.n, [&](int64_t i, auto lanes) {
+        if (!Last) __builtin_prefetch(g + i + next_g, 0, 2);
+        if (!Last) __builtin_prefetch(h + i + next_h, 0, 2);
         const Vec<A> n = (load(h + i, lanes) - mean(i, lanes)) * rstd(i, lanes);
         Vec<A> grad = load(g + i, lanes);
         if (relu) grad = n * weight(i, lanes) + bias(i, lanes) <= 0 ? Vec<A>{} : grad;

@@ -13,9 +13,9 @@ import kernel_speed
 import pytest
 import record
 import torch
-from kernel_cases import Case, Maps, concat_norm_act, norm_act, normalized_block, paper_block
+from kernel_cases import Case, Maps, chained_block, concat_norm_act, norm_act, normalized_block, paper_block
 from kernel_speed import differs, measure
-from speed_records import COMPILED, EAGER, OURS, STACKED, latest_runs
+from speed_records import CHAINED, COMPILED, EAGER, NORMALIZED, OURS, PAPER, STACKED, latest_runs
 
 pytestmark = pytest.mark.slow  # kernels are timed
 
@@ -23,6 +23,7 @@ FORMATS = [("float32", False), ("float32", True), ("bfloat16", True)]
 NAMES = [
     "weighted sums, paper's form (2,3,5,4) float32 NCHW x 3",
     "weighted sums, normalized (2,3,5,4) float32 NCHW x 3",
+    "weighted sums, chained (2,3,5,4) float32 NCHW x 3",
     "norm and ReLU (2,3,5,4) float32 NCHW x 1",
     "concatenation, norm and ReLU (2,6,5,4) float32 NCHW x 3",
 ]
@@ -30,7 +31,9 @@ NAMES = [
 
 def small(dtype: str = "float32", channels_last: bool = False) -> list[Case]:
     maps, wide = (Maps((2, C, 5, 4), dtype, channels_last) for C in (3, 6))
-    return [paper_block(maps, 3), normalized_block(maps, 3), norm_act(maps), concat_norm_act(wide, (3, 1, 2))]
+    blocks = [paper_block(maps, 3), normalized_block(maps, 3)]
+    chained = [chained_block(maps, 3)] if dtype == "float32" else []
+    return [*blocks, *chained, norm_act(maps), concat_norm_act(wide, (3, 1, 2))]
 
 
 def uncompiled(case: Case) -> list[str]:
@@ -45,7 +48,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "results"
 
 
-MAKERS = [lambda i=i: small()[i] for i in range(4)]
+MAKERS = [lambda i=i: small()[i] for i in range(5)]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
@@ -62,7 +65,9 @@ def test_all_ways_lead_to_the_same_tensors(dtype: str, channels_last: bool) -> N
     loose = {"rtol": 1e-4, "atol": 1e-4} if dtype == "float32" else {"rtol": 0.05, "atol": 0.3}
     for case in small(dtype, channels_last):
         exact = case.ways[EAGER]()
-        outcomes, sources = (3, 3) if "sums" in case.operation else (1, case.n)
+        outcomes, sources = {PAPER: (3, 3), NORMALIZED: (3, 3), CHAINED: (1, 1)}.get(
+            case.operation, (1, case.n)
+        )
         assert len(exact) == outcomes + sources + 1, "outcomes, gradients of sources and of parameters"
         for way in uncompiled(case):
             for a, b in zip(exact, case.ways[way](), strict=True):
@@ -81,7 +86,7 @@ def test_maps_are_laid_out_as_they_say() -> None:
 def test_cases_are_called_what_they_are_asked_for_by() -> None:
     assert [str(case) for case in small()] == NAMES
     quick, all_of_them = (kernel_cases.makers(quick=quick) for quick in (True, False))
-    assert len(quick) == len(all_of_them) == 21
+    assert len(quick) == len(all_of_them) == 25
     name = "weighted sums, paper's form (16,128,16,16) float32 NCHW x 6"
     assert str(quick[name]()) == name
     assert "weighted sums, normalized (64,256,8,8) bfloat16 channels_last x 24" in all_of_them
@@ -90,7 +95,7 @@ def test_cases_are_called_what_they_are_asked_for_by() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # what Inductor imports warns of itself
 def test_the_compiled_loop_leads_there_too() -> None:
-    for case in small()[:2]:
+    for case in small()[:3]:
         assert not differs(case.ways[EAGER](), case.ways[COMPILED]())
 
 
@@ -105,7 +110,7 @@ def test_a_difference_is_found(dtype: str, fine: float, wrong: float) -> None:
 def test_a_line_for_each_way_in_one_run(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, "--cases", "sums", "--repeats", "5") == 0
     lines = [json.loads(line) for line in (results / "kernel_speed.jsonl").read_text().splitlines()]
-    assert [line["way"] for line in lines] == [EAGER, STACKED, OURS, EAGER, OURS]
+    assert [line["way"] for line in lines] == [EAGER, STACKED, OURS, EAGER, OURS, EAGER, STACKED, OURS]
     shared = {tuple(line[key] for key in ("run", "time", "commit", "load")) for line in lines}
     assert len(shared) == 1
     for line in lines:
@@ -114,7 +119,7 @@ def test_a_line_for_each_way_in_one_run(results: Path, monkeypatch: pytest.Monke
         assert 0 < line["low_s"] <= line["step_s"] <= line["high_s"]
         assert line["first_s"] > 0
     found, _ = latest_runs(results)
-    assert [[*run.ways] for run in found] == [[EAGER, STACKED, OURS], [EAGER, OURS]]
+    assert [[*run.ways] for run in found] == [[EAGER, STACKED, OURS], [EAGER, OURS], [EAGER, STACKED, OURS]]
 
 
 def test_the_compiler_is_timed_in_the_same_rounds(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +159,7 @@ def test_what_is_wrong_is_not_timed_and_the_rest_is(
         case = small()[0]
         return replace(case, ways={**case.ways, OURS: lambda: [2 * x for x in case.ways[EAGER]()]})
 
-    monkeypatch.setattr(kernel_speed, "makers", lambda *, quick: {NAMES[0]: wrong, NAMES[2]: MAKERS[2]})
+    monkeypatch.setattr(kernel_speed, "makers", lambda *, quick: {NAMES[0]: wrong, NAMES[3]: MAKERS[3]})
     assert run(monkeypatch, "--repeats", "1") == 1
     error = capsys.readouterr().err
     assert error.startswith(f"Error: {NAMES[0]}, not timed: ours: outcome 0 is off by 1.0e+00")

@@ -122,6 +122,14 @@ def test_kernels_beside_the_papers_way_and_batch_norms_one_by_one() -> None:
     )
 
 
+def test_layers_that_follow_each_other_are_a_picture_of_their_own() -> None:
+    figure = drawn([*KERNELS, *kernel_lines("weighted sums, chained", run="c")], [])
+    *_, chained = figure.axes
+    assert figure.subfigs[2].get_suptitle().startswith("b   Weighted sums of layers that follow each other, ")
+    assert figure.subfigs[2].axes == [chained]
+    assert (ends(chained, "ours"), lines(chained, whiskers=False)) == (pytest.approx([7.0]), [])
+
+
 def test_kernels_that_are_no_sums_are_not_drawn() -> None:
     figure = drawn([*KERNELS, *kernel_lines("norm and ReLU", time="2026-11-23T00:00:00", run="z")], [])
     assert len(figure.axes) == 2

@@ -133,3 +133,9 @@ def test_lines_of_an_older_form_are_left_out(tmp_path: Path) -> None:
     ]  # fmt: skip
     of_kernels, of_networks = latest_runs(tmp_path)
     assert (len(of_kernels), of_networks) == (1, [])
+
+
+def test_lines_without_a_policy_of_freed_memory_are_of_the_default(tmp_path: Path) -> None:
+    lines = [*kernel_lines(run="a"), *kernel_lines(run="b", malloc="default")]
+    (tmp_path / "kernel_speed.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert [run.line["run"] for run in latest("kernel_speed", read("kernel_speed", tmp_path))] == ["b"]

@@ -73,6 +73,17 @@ def test_settings_have_tables_of_their_own_and_formats_stand_beside_each_other()
     assert formats == ["float32, NCHW", "float32, channels last", "bfloat16, channels last"]
 
 
+def test_figures_with_freed_memory_kept_stand_apart() -> None:
+    kept = kernel_lines(run="k", malloc="keeps")
+    both = kernels(latest("kernel_speed", [*kernel_lines(), *kept]))
+    assert [line.partition(" (")[0] for line in both.splitlines() if line.endswith("):")] == [
+        "2 x Made Up, 1 thread",
+        "2 x Made Up, 1 thread, freed memory kept",
+    ]
+    evaluated = networks(network_lines(mode="inference", malloc="keeps"))
+    assert evaluation(evaluated).startswith("2 x Made Up, float32, NCHW, freed memory kept (")
+
+
 def test_a_warm_compiler_is_said_and_so_is_how_threads_wait() -> None:
     old = [{key: value for key, value in line.items() if key != "run"} for line in network_lines()]
     assert "load 0.1, torch.compile with what it had in its caches):" in training(networks(old))

@@ -209,12 +209,16 @@ def _begin_sums(call: Call, n_sums: int) -> list[Any]:
     return [call.sources(), weight_KLC, [call.writable() for _ in range(n_sums)]]
 
 
-def _finish_sum(call: Call, n_sources: int, act: str) -> list[Any]:
+def _finish_sum(call: Call, n_sources: int) -> list[Any]:
     C = call.shape[1]
     sources, begun = [call.source() for _ in range(n_sources)], own_places(call.source())
     weight_LC = call.vector(n_sources, C) / (n_sources + 1) ** 0.5
-    bias = call.vector(C) if n_sources else None
-    return [begun, sources, weight_LC, bias, call.vector(C), call.vector(C), 1e-5, act]
+    return [begun, sources, weight_LC, call.vector(C) if n_sources else None]
+
+
+def _finish_sum_norm_act(call: Call, n_sources: int, act: str) -> list[Any]:
+    C = call.shape[1]
+    return [*_finish_sum(call, n_sources), call.vector(C), call.vector(C), 1e-5, act]
 
 
 def _pull(call: Call, per: str, extra: bool) -> list[Any]:
@@ -296,9 +300,13 @@ VARIANTS: dict[str, dict[str, Maker]] = {
         for per, bias, act in [("channel", True, "relu"), ("source", False, "none"), ("both", True, "relu")]
     },
     "begin_sums": {f"{k}-sums": lambda call, k=k: _begin_sums(call, k) for k in (1, 2, 3, 4, 6)},
+    "finish_sum": {
+        "nothing": lambda call: _finish_sum(call, 0),
+        "bias": lambda call: _finish_sum(call, call.n),
+    },
     "finish_sum_norm_act": {
-        "nothing-none": lambda call: _finish_sum(call, 0, "none"),
-        "bias-relu": lambda call: _finish_sum(call, call.n, "relu"),
+        "nothing-none": lambda call: _finish_sum_norm_act(call, 0, "none"),
+        "bias-relu": lambda call: _finish_sum_norm_act(call, call.n, "relu"),
     },
     "pull": {
         f"{per}{'-extra' if extra else ''}": lambda call, p=per, e=extra: _pull(call, p, e)
@@ -321,6 +329,7 @@ IN_PLACE = {  # the argument that is added to, or written
     "concat_norm_act_backward": 7,
     "add_affine": 0,
     "begin_sums": 2,
+    "finish_sum": 0,
     "finish_sum_norm_act": 0,
 }
 RSTD = {"norm_act_backward": 3, "pull_normalized": 4}  # the argument that large terms are multiples of

@@ -234,7 +234,13 @@ WRONG: dict[str, tuple[str, list[Any], str]] = {
         r"a sum must be \(2, 3, 4, 5\), got \(1, 3",
     ),
     "no-sums-source": ("begin_sums", [[], torch.ones(1, 0, 3), [X]], "there are no sources"),
-    "finish": (
+    "finish": ("finish_sum", [X, [X], torch.ones(2, 3), C], r"the weight must be \(1, 3\), got \(2, 3\)"),
+    "finish-bias": (
+        "finish_sum",
+        [X, [X], torch.ones(1, 3), C[:2]],
+        r"the bias must be \(3,\), .* got \(2,\)",
+    ),
+    "finish-norm": (
         "finish_sum_norm_act",
         [X, [X], torch.ones(2, 3), C, C, C, 1e-5, "relu"],
         r"the weight must be \(1, 3\), got \(2, 3\)",

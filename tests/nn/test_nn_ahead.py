@@ -81,6 +81,14 @@ def test_a_step_is_that_of_the_definition(form: str, backend: str, passes: list[
     assert passes == [(3, 4), (7, 4), (11, 4)]  # of layers 4 to 7, 8 to 11, then 12, 13 and the output
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_sums_that_no_norm_follows_begin_together_too(backend: str, passes: list[tuple[int, int]]) -> None:
+    network, compiled, images = pair(block("depthwise(form=paper)", unit="conv(order=post)"))
+    with use_backend(backend):
+        assert_same_step(network, compiled, images)
+    assert passes == [(3, 4), (7, 4), (11, 4)]
+
+
 def test_maps_in_channels_last(passes: list[tuple[int, int]]) -> None:
     network, compiled, images = pair(block("depthwise"))
     compiled = compiled.to(memory_format=torch.channels_last)
@@ -142,8 +150,11 @@ def test_nothing_begins_where_torch_looks_on(passes: list[tuple[int, int]]) -> N
         torch.testing.assert_close(b, a, rtol=1e-8, atol=1e-8)
 
 
-def test_what_is_begun_becomes_the_sum_and_nothing_more_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, compiled, images = pair(block("depthwise"))
+@pytest.mark.parametrize("unit", ["basic", "conv(order=post)"])
+def test_what_is_begun_becomes_the_sum_and_nothing_more_is_kept(
+    unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, compiled, images = pair(block("depthwise", unit=unit))
 
     def kept(cache_bytes: int) -> int:
         monkeypatch.setattr(ahead, "CACHE_BYTES", cache_bytes)

@@ -36,7 +36,9 @@ void norm_act_train(const Job& job, const Acc<T>* weight, const Acc<T>* bias, do
     const Map<T>&y = maps_of<T>(job)[0], &x = maps_of<T>(job)[1];
     std::vector<A> near(job.C), scale(job.C), shift(job.C);
     const auto loader = [&](const Tile& tile) {
-        return [p = at<Last>(job, x, tile), from = step<Last>(job, x)](int64_t s, int64_t i, auto lanes) {
+        return [p = at<Last>(job, x, tile), from = step<Last>(job, x), next = ahead<Last>(job, x, tile)](
+                   int64_t s, int64_t i, auto lanes) {
+            if (!Last) __builtin_prefetch(p + s * from + i + next, 0, 2);
             return load(p + s * from + i, lanes);
         };
     };
@@ -111,7 +113,9 @@ void norm_act_backward(const Job& job, const Acc<T>* mean, const Acc<T>* rstd, c
                     const Param<Last, A> slope(slopes.data() + tile.c, s);
                     const Param<Last, A> scale(scales.data() + tile.c, s);
                     T* out = at<Last>(job, maps[0], tile) + s * step<Last>(job, maps[0]);
+                    const int64_t next = ahead<Last>(job, maps[0], tile);
                     each_value(tile, s, [&](int64_t i, auto lanes, Vec<A> n, Vec<A> grad) {
+                        if (!Last) __builtin_prefetch(out + i + next, 1, 2);
                         const Vec<A> through = grad - constant(i, lanes) - slope(i, lanes) * n;
                         store(out + i, through * scale(i, lanes), lanes);
                     });

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from connsearch.errors import KernelError
-from connsearch.kernels.maps import Job, form_of, matrix, some
+from connsearch.kernels.maps import Form, Job, form_of, matrix, some, vector
 from connsearch.kernels.weighted_sum.into import sum_norm_act
 
 AT_ONCE = 4  # sums of the same maps that a compiled kernel makes: so many accumulators stay in registers
@@ -31,6 +31,17 @@ def begin_sums(sources: Sequence[Tensor], weight_KLC: Tensor, sums: Sequence[Ten
         job.run("weighted_sum", "begin_sums", len(some_sums), weight)
 
 
+def finish_sum(begun: Tensor, sources: Sequence[Tensor], weight_LC: Tensor, bias_C: Tensor | None) -> None:
+    """Make x of begun. Reads begun and each source once."""
+    form = form_of(begun)
+    weight = _with_begun(weight_LC, len(sources), form)
+    bias = None if bias_C is None else vector("the bias", bias_C, form.shape[1], form)
+    job = Job(form, len(weight))
+    job.add_written("the sum", begun)
+    job.add_all("a source", [begun, *sources])
+    job.run("weighted_sum", "weighted_sum", weight, 1, bias)
+
+
 def finish_sum_norm_act(
     begun: Tensor,
     sources: Sequence[Tensor],
@@ -43,7 +54,12 @@ def finish_sum_norm_act(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Make x of begun; return y = act(BN(x)), mean C and variance C. Reads begun and each source once."""
     form = form_of(begun)
-    weight = matrix("the weight", weight_LC, len(sources), form)
-    weight = torch.cat([weight.new_ones(1, form.shape[1]), weight])
+    weight = _with_begun(weight_LC, len(sources), form)
     maps = [begun, *sources]
     return sum_norm_act(begun, form, maps, weight, bias_C, norm_weight_C, norm_bias_C, eps, act)
+
+
+def _with_begun(weight_LC: Tensor, n: int, form: Form) -> Tensor:
+    """Return weights of n sources after that of what is begun, which is one."""
+    weight = matrix("the weight", weight_LC, n, form)
+    return torch.cat([weight.new_ones(1, form.shape[1]), weight])

@@ -24,6 +24,15 @@ def begin_sums(sources: Sequence[Tensor], weight_KLC: Tensor, sums: Sequence[Ten
         total.copy_(weighted_sum(sources, weight_LC[:, None]))
 
 
+def finish_sum(begun: Tensor, sources: Sequence[Tensor], weight_LC: Tensor, bias_C: Tensor | None) -> None:
+    """Make x = begun + sum_i w_i h_i + b of what `begin_sums` left.
+
+    There may be no sources. The kernel must read L + 1 maps and write one, x where begun is.
+    """
+    ones = torch.ones(1, weight_LC.shape[1], dtype=weight_LC.dtype, device=weight_LC.device)
+    begun.copy_(weighted_sum([begun, *sources], torch.cat([ones, weight_LC])[:, None], bias_C))
+
+
 def finish_sum_norm_act(
     begun: Tensor,
     sources: Sequence[Tensor],
@@ -34,11 +43,9 @@ def finish_sum_norm_act(
     eps: float,
     act: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Make x = begun + sum_i w_i h_i + b of what `begin_sums` left; return y = act(BN(x)) and statistics.
+    """Make x as `finish_sum` does; return y = act(BN(x)), the mean C and the variance C of x.
 
-    These are the mean C and the variance C of x. There may be no sources. The kernel must read L + 1 maps
-    and write two, x where begun is.
+    The kernel must read L + 1 maps and write two, x where begun is.
     """
-    ones = torch.ones(1, weight_LC.shape[1], dtype=weight_LC.dtype, device=weight_LC.device)
-    begun.copy_(weighted_sum([begun, *sources], torch.cat([ones, weight_LC])[:, None], bias_C))
+    finish_sum(begun, sources, weight_LC, bias_C)
     return norm_act_train(begun, norm_weight_C, norm_bias_C, eps, act)

@@ -16,6 +16,7 @@ from connsearch.kernels.norm_act.moments import combine
 from connsearch.kernels.norm_act.triton import apply
 from connsearch.kernels.tiles import aligned, both, entry, kernel, offsets, tile_of, within
 from connsearch.kernels.tritonic import (
+    Tiles,
     check_act,
     check_maps,
     is_aligned,
@@ -103,6 +104,11 @@ def begin_sums(sources: Sequence[Tensor], weight_KLC: Tensor, sums: Sequence[Ten
         _give_back(into, asked)
 
 
+def finish_sum(begun: Tensor, sources: Sequence[Tensor], weight_LC: Tensor, bias_C: Tensor | None) -> None:
+    """Make x = begun + sum_i w_i h_i + b of begun."""
+    _finish(begun, sources, weight_LC, bias_C, moments=False)
+
+
 def finish_sum_norm_act(
     begun: Tensor,
     sources: Sequence[Tensor],
@@ -116,16 +122,24 @@ def finish_sum_norm_act(
     """Make x = begun + sum_i w_i h_i + b of begun; return y = act(BN(x)), mean C, variance C."""
     check_act(act)
     C = begun.shape[1]
-    weight = vector(weight_LC, begun, len(sources), C, what="weight")
-    weight = torch.cat([weight.new_ones(1, C), weight])[:, None]
-    into = _writable(begun, last=lies_last(begun))
-    maps = [begun, *sources]
-    x, partial, cut = summed(maps, weight, bias_C, moments=True, out=into)
-    _give_back([x], [begun])
+    x, partial, cut = _finish(begun, sources, weight_LC, bias_C, moments=True)
     norm_weight = vector(norm_weight_C, x, C, what="norm_weight")
     norm_bias = vector(norm_bias_C, x, C, what="norm_bias")
     mean, var, scale = combine(partial, cut, weight=norm_weight, eps=eps)
     return apply(x, mean, scale, norm_bias, act), mean, var
+
+
+def _finish(
+    begun: Tensor, sources: Sequence[Tensor], weight_LC: Tensor, bias_C: Tensor | None, *, moments: bool
+) -> tuple[Tensor, Tensor, Tiles]:
+    """Make x of begun; return it as kernels read it, and what else `summed` returns."""
+    C = begun.shape[1]
+    weight = vector(weight_LC, begun, len(sources), C, what="weight")
+    weight = torch.cat([weight.new_ones(1, C), weight])[:, None]
+    into = _writable(begun, last=lies_last(begun))
+    found = summed([begun, *sources], weight, bias_C, moments=moments, out=into)
+    _give_back([into], [begun])
+    return found
 
 
 def _writable(x: Tensor, *, last: bool) -> Tensor:

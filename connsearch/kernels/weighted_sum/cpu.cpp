@@ -22,8 +22,7 @@ struct Several {
 };
 
 // Of ROWS segments from s on: total += sum_k weight_k map_k; dot_k += map_k source; sum_k += map_k. Segments
-// of total and source are padded. Of rows of channels, two at once share weights and sums in registers. The
-// next tile is fetched ahead: hardware does not foresee jumps between that many maps.
+// of total and source are padded. Of rows of channels, two at once share weights and sums in registers.
 template <class T, bool Last, Mode M, int N, int ROWS>
 INLINE void gather_rows(const Tile& tile, int64_t s, const Several<T, N>& maps, Acc<T>* total,
                         const Acc<T>* source) {
@@ -72,14 +71,6 @@ INLINE void gather_rows(const Tile& tile, int64_t s, const Several<T, N>& maps, 
         if (M != SUM) store(maps.dot[k] + s * LANES<A>, dot[k]);
         if (M == DOTS_AND_SUMS) store(maps.sum[k] + s * LANES<A>, sum[k]);
     }
-}
-
-// From a tile to the next one: more pixels or rows, or the same channels of the next image.
-template <bool Last, class T>
-INLINE int64_t ahead(const Job& job, const Map<T>& map, const Tile& tile) {
-    if (Last) return tile.n_segments * map.stride;
-    const bool whole = tile.n_segments == tile.across && tile.p + tile.n == job.HW;
-    return whole ? map.stride - tile.p : tile.n_segments * tile.n;
 }
 
 template <class T, bool Last, Mode M, int N>
@@ -137,7 +128,11 @@ INLINE void fetch(const Job& job, const Tile& tile, const Map<T>& map, Acc<T>* t
     const int64_t pitch = padded<A>(tile.n);
     for (int64_t s = 0; s < tile.n_segments; ++s) {
         const T* p = at<Last>(job, map, tile) + s * step<Last>(job, map);
-        vectors<A>(tile.n, [&](int64_t i, auto lanes) { store(total + s * pitch + i, load(p + i, lanes)); });
+        const int64_t next = ahead<Last>(job, map, tile);
+        vectors<A>(tile.n, [&](int64_t i, auto lanes) {
+            __builtin_prefetch(p + i + next, 0, 2);
+            store(total + s * pitch + i, load(p + i, lanes));
+        });
     }
 }
 
@@ -147,7 +142,11 @@ INLINE void put(const Job& job, const Tile& tile, const Acc<T>* total, const Map
     const int64_t pitch = padded<A>(tile.n);
     for (int64_t s = 0; s < tile.n_segments; ++s) {
         T* p = at<Last>(job, out, tile) + s * step<Last>(job, out);
-        vectors<A>(tile.n, [&](int64_t i, auto lanes) { store(p + i, load(total + s * pitch + i), lanes); });
+        const int64_t next = ahead<Last>(job, out, tile);
+        vectors<A>(tile.n, [&](int64_t i, auto lanes) {
+            __builtin_prefetch(p + i + next, 1, 2);
+            store(p + i, load(total + s * pitch + i), lanes);
+        });
     }
 }
 
@@ -185,7 +184,7 @@ void weighted_sum(const Job& job, const Acc<T>* weight, int64_t weight_step, con
     const Map<T>* maps = maps_of<T>(job);
     const int threads = threads_for(job, job.n + 1);
     const auto blocks = pieces_of<Last>(job, threads);
-    parallel(threads, blocks.size(), [&](int64_t k) {
+    parallel(threads, blocks.size(), goes_back(job), [&](int64_t k) {
         A* total = scratch<A>(1, tile_size<A>(job));
         each_tile<Last, A>(job, blocks[k], [&](const Tile& tile) {
             begin<A, Last>(tile, bias, total);
@@ -201,11 +200,12 @@ template <class T, bool Last, int K, int V, class Lanes>
 INLINE void sums_at(const std::vector<const T*>& from, const Acc<T>* weight, int64_t C, int64_t i,
                     T* const* into, Lanes lanes) {
     using A = Acc<T>;
-    const int64_t n = from.size();
+    const int64_t n = from.size(), next = 4 * TILE / std::max<int64_t>(4, n);
     Vec<A> total[K][V] = {};
     for (int64_t j = 0; j < n; ++j) {
         const T* p = from[j] + i;
-        __builtin_prefetch(p + TILE, 0, 2);
+        __builtin_prefetch(p + next, 0, 2);
+        if (V * LANES<A> * sizeof(T) > 64) __builtin_prefetch(p + next + LANES<A>, 0, 2);
         Vec<A> h[V];
 #pragma GCC unroll 2
         for (int v = 0; v < V; ++v) h[v] = load(p + v * LANES<A>, lanes);
@@ -382,7 +382,9 @@ void pull_normalized(const Job& job, const Acc<T>* weight, const Acc<T>* mean_C,
                 for (int64_t s = 0; s < tile.n_segments; ++s) {
                     const Param<Last, A> mean(mean_C + tile.c, s), rstd(rstd_C + tile.c, s);
                     const T* h = row(source, tile, s);
+                    const int64_t next = ahead<Last>(job, source, tile);
                     vectors<A>(tile.n, [&](int64_t i, auto lanes) {
+                        __builtin_prefetch(h + i + next, 0, 2);
                         store(normal + s * pitch + i, (load(h + i, lanes) - mean(i, lanes)) * rstd(i, lanes));
                     });
                 }
