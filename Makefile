@@ -5,6 +5,8 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
+unexport PYTHONDONTWRITEBYTECODE  # compiled once, not by each process that a test starts
 
 .PHONY: demo test test-large check install clean
 
@@ -26,11 +28,10 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(PYTEST)
 
 test-large: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow and not large"
-	$(BIN)/python -m pytest -q tests -m large
+	$(PYTEST) tests -m "slow or large"
 
 clean:
 	rm -rf $(VENV) front.png front.svg front.html runs/digits

@@ -30,6 +30,7 @@ from connsearch.spec.drops import DROPS
 from connsearch.spec.network import InputConfig
 from connsearch.spec.presets import PRESETS, preset
 from connsearch.spec.resolve import resolve
+from shrunken import macs_of
 from strategies import FAMILIES, TIED_WIDTHS, families, specs
 
 QUICK = 60_000_000  # multiply-accumulates
@@ -150,32 +151,24 @@ def test_swapout_draws_as_many_elements_as_it_says() -> None:
     check(small("dense", "sum").replaced(drop=Ref("swapout")))
 
 
-def cases() -> list[Any]:
-    marks = {name: _marks(name, network_cost(preset(name)).macs) for name in PRESETS}
-    return [pytest.param(name, marks=marks[name]) for name in PRESETS]
-
-
 def with_small_images(spec: NetworkSpec) -> NetworkSpec:
-    """Return the same layers for images of 64 x 64 or 96 x 128 instead of 224 x 224 and 352 x 480.
-
-    A head that reads a map of one size is left as it is.
-    """
+    """Return the same layers for smaller images, as far as several pixels are left in the end."""
     if spec.head.name == "flat":
         return spec
-    small = {224: 64, 352: 96, 480: 128}
-    height, width = (small.get(size, size) for size in (spec.input.height, spec.input.width))
+    scales = max(node.scale for node in spec.graph().nodes)
+    tiny = {224: 64, 352: 64, 480: 96, 32: 16 if scales <= 2 else 32}
+    height, width = (tiny.get(size, size) for size in (spec.input.height, spec.input.width))
     return spec.replaced(input=InputConfig(channels=spec.input.channels, height=height, width=width))
 
 
-def _marks(name: str, macs: int) -> list[pytest.MarkDecorator]:
-    if name in SAMPLE and macs <= QUICK:
-        return []
-    return [pytest.mark.slow] if macs <= QUICK else [pytest.mark.large]
+def cases() -> list[Any]:
+    quick = {name for name in SAMPLE if macs_of(name) <= QUICK}
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in PRESETS]
 
 
 @pytest.mark.parametrize("name", cases())
 def test_a_preset(name: str) -> None:
-    spec = with_small_images(preset(name))
+    spec = preset(name) if macs_of(name) <= QUICK else with_small_images(preset(name))
     source = check(spec)
     heads = [node.name for node in resolve(spec).graph.nodes if node.kind == "head"]
     assert ("logits_by_head" in source) is (len(heads) > 1)

@@ -16,28 +16,22 @@ from cases import (
     SHAPES,
     VARIANTS,
     Call,
-    apply,
     calls,
     check,
     kernel,
-    laid_out,
-    name_of,
-    own_places,
-    poisoned,
     random,
 )
 from interpreting import run
-from torch import Tensor
 
 from connsearch.errors import KernelError
 from connsearch.kernels import use_backend
-from connsearch.kernels.norm_act_conv import norm_act_conv, norm_act_conv_backward, reference
 from connsearch.kernels.tritonic import channel_block, lies_last, native, pitch_of, why_not
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.gpu  # elsewhere these run in the interpreter
 
 TINY = (2, 5, 3, 7)
+SIZES = [*({(2, 2, 17, 31): (1, 2, 17, 31), (7, 130, 1, 1): (2, 130, 1, 1)}.get(s, s) for s in SHAPES), ODD]
 THREE = ("weighted_sum_norm_act", "pull", "concat_norm_act_backward")  # whose maps lie in most ways
 ONE = {name: list(variants)[-1] for name, variants in VARIANTS.items()}  # a variant of each function
 
@@ -74,9 +68,9 @@ def test_every_dtype(call: Call) -> None:
     "call",
     [
         call
-        for shape in [*SHAPES, ODD]
+        for row, shape in enumerate(SIZES)
         for i, call in enumerate(one_of_each(shape=shape, n=2))
-        if (i + shape[0]) % 4 == 0 or shape == (1, 1, 1, 1)
+        if (i + row) % 4 == 0 or shape == (1, 1, 1, 1)
     ],
     ids=str,
 )
@@ -113,51 +107,6 @@ def test_a_mean_far_larger_than_the_spread(function: str, layout: str) -> None:
 @pytest.mark.parametrize("params", [torch.bfloat16, torch.float64])
 def test_parameters_of_another_dtype(params: torch.dtype) -> None:
     run(in_triton, Call("norm_act", "relu", shape=TINY, dtype=torch.bfloat16, params=params))
-
-
-def products(widths: list[int], outputs: int, dtype: torch.dtype, layout: str, act: str, device: str) -> None:
-    """Compare norm_act_conv and its gradient with the reference on doubles."""
-    seeds = iter(range(1000))
-    torch.backends.cudnn.allow_tf32 = False
-
-    def a_map(channels: int) -> Tensor:
-        return laid_out(random((2, channels, 5, 7), next(seeds)).to(dtype), layout).to(device)
-
-    K = sum(widths)
-    sources, sinks, grad = [a_map(w) for w in widths], [own_places(a_map(w)) for w in widths], a_map(outputs)
-    mean, weight, bias = (random((K,), next(seeds)).float().to(device) for _ in range(3))
-    rstd = random((K,), next(seeds)).float().abs().to(device)
-    filters = (random((outputs, K), next(seeds)) / K**0.5).to(dtype).to(device)
-    exact = apply([sources, sinks, grad, mean, rstd, weight, bias, filters], lambda t: t.double().clone())
-    sources64, sinks64, grad64, *params64, filters64 = exact
-    with poisoned(), use_backend("triton"):
-        y = norm_act_conv(sources, weight, bias, act, filters)
-        found = norm_act_conv_backward(grad, sources, mean, rstd, weight, bias, act, filters, sinks)
-    true_y = reference.norm_act_conv(sources64, params64[2], params64[3], act, filters64)
-    true = reference.norm_act_conv_backward(grad64, sources64, *params64, act, filters64, sinks64)
-    # a is rounded to the maps' dtype before it is multiplied
-    exact_enough = {torch.float64: 1e-12, torch.float32: 1e-5}.get(dtype, 1e-2)
-    for fast, slow in zip([y, *found, *sinks], [true_y, *true, *sinks64], strict=True):
-        close = exact_enough * float(slow.abs().max())
-        torch.testing.assert_close(fast.double(), slow, rtol=exact_enough, atol=close)
-
-
-@pytest.mark.parametrize("layout", DENSE)
-@pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
-def test_products_of_every_dtype(dtype: torch.dtype, layout: str) -> None:
-    run(products, [12, 5], 20, dtype, layout, "relu")
-
-
-@pytest.mark.parametrize("layout", LAYOUTS[2:-1])
-def test_products_of_maps_that_lie_elsewhere(layout: str) -> None:
-    run(products, [4, 3], 5, torch.float32, layout, "none")
-
-
-@pytest.mark.parametrize(
-    "widths", [[1], [40], pytest.param([2] * 33, marks=pytest.mark.large)], ids=["1", "40", "33x2"]
-)
-def test_products_over_any_number_of_sources(widths: list[int]) -> None:
-    run(products, widths, 3, torch.float32, "channels_last", "relu")
 
 
 def refuses(function: str, args: list[object], message: str, device: str) -> None:

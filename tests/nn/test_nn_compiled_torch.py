@@ -12,6 +12,7 @@ from pairs import assert_close, blocks, gradients
 from torch import nn
 
 from connsearch.nn import Network, build
+from connsearch.nn.verify import randomise
 from connsearch.spec import NetworkSpec
 
 COMPILED = [
@@ -25,12 +26,22 @@ COMPILED = [
 ]
 
 
+Pair = tuple[Network, nn.Module, torch.Tensor]
+
+
+@pytest.fixture(params=["depthwise", "depthwise(form=paper)", "concat", "routed", "sum"])
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """As elsewhere, of two layers a block: tracing takes as long as a network is deep."""
+    torch.manual_seed(0)
+    network = Network(blocks("dense", request.param, n_layers=2)).double()
+    randomise(network)
+    return network, build(copy.deepcopy(network)), torch.randn(3, 3, 9, 7, dtype=torch.float64)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # what Inductor imports warns of itself
 @pytest.mark.parametrize(("backend", "training", "pair"), COMPILED, indirect=["pair"])
-def test_torch_compile_sees_one_graph(
-    pair: tuple[Network, nn.Module, torch.Tensor], backend: str, *, training: bool
-) -> None:
+def test_torch_compile_sees_one_graph(pair: Pair, backend: str, *, training: bool) -> None:
     network, compiled, images = pair
     for module in (network, compiled):
         module.train(training)
@@ -45,7 +56,7 @@ def test_torch_compile_sees_one_graph(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", ["depthwise"], indirect=True)
-def test_in_training_torch_compile_sees_the_kernels(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+def test_in_training_torch_compile_sees_the_kernels(pair: Pair) -> None:
     from torch._dynamo.backends.common import aot_autograd  # takes seconds to import
     from torch._functorch.aot_autograd import make_boxed_func
 
@@ -75,9 +86,7 @@ def test_in_training_torch_compile_sees_the_kernels(pair: tuple[Network, nn.Modu
 )
 @pytest.mark.large
 @pytest.mark.parametrize("pair", ["depthwise"], indirect=True)
-def test_torch_compile_sees_what_is_set_later(
-    pair: tuple[Network, nn.Module, torch.Tensor], part: str, setting: str, value: object
-) -> None:
+def test_torch_compile_sees_what_is_set_later(pair: Pair, part: str, setting: str, value: object) -> None:
     network, compiled, images = pair
     torch._dynamo.reset()
     again = torch.compile(compiled, backend="aot_eager")
@@ -104,7 +113,7 @@ def test_torch_compile_of_networks_that_drop_sources(drop: str) -> None:
         torch.testing.assert_close(again(images), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_torch_export(pair: tuple[Network, nn.Module, torch.Tensor]) -> None:
+def test_torch_export(pair: Pair) -> None:
     _, compiled, images = pair
     compiled.eval()
     with torch.no_grad():

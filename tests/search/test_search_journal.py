@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import dying
 import pytest
 from made_up import make_config
 
+import copies
 from connsearch.errors import StudyError
 from connsearch.search.storages.journal import Journal
 from connsearch.search.study import Study
@@ -70,19 +69,13 @@ def test_a_write_that_fails_is_undone(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(target.read_logs(0)) == [{"a": 1}, {"c": 3}]
 
 
-def _append(path: Path, writer: int, n: int) -> None:
-    target = journal(path)
-    for line in range(n):
-        target.append_logs([{"writer": writer, "line": line, "filling": "x" * 20_000}])
+LINES = 120  # that each writer appends
 
 
 @pytest.mark.large
 def test_writers_that_are_killed_harm_nobody(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_append, args=(tmp_path, index, 300)) for index in range(4)]
-    for writer in writers:
-        writer.start()
-    for count, writer in zip((50, 120), writers[:2], strict=True):
+    writers = [copies.start(dying.append, tmp_path, index, LINES) for index in range(4)]
+    for count, writer in zip((20, 50), writers[:2], strict=True):
         while not (tmp_path / "journal.log").exists() or len(list(journal(tmp_path).read_logs(0))) < count:
             assert writer.is_alive()
         writer.kill()
@@ -92,24 +85,7 @@ def test_writers_that_are_killed_harm_nobody(tmp_path: Path) -> None:
     for index in range(4):
         lines = [log["line"] for log in logs if log["writer"] == index]
         assert lines == list(range(len(lines)))
-        assert len(lines) == 300 or index < 2
-
-
-FULL = """
-import resource, sys
-from pathlib import Path
-from connsearch.errors import StudyError
-from connsearch.search.study import Study
-
-study = Study.load(sys.argv[1])
-journal = Path(sys.argv[1]) / "journal.log"
-limit = journal.stat().st_size + int(sys.argv[2])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-try:
-    study.run(3, device="cpu")
-except StudyError as error:
-    print(error)
-"""
+        assert len(lines) == LINES or index < 2
 
 
 @pytest.mark.slow
@@ -119,12 +95,12 @@ def test_a_study_whose_disk_is_full_says_so_and_goes_on_later(tmp_path: Path, ro
     unbroken.run(3)
     study = Study.from_config(tmp_path / "full", make_config())
     path = study.directory / "journal.log"
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(study.directory), str(room)], capture_output=True, text=True
-    )
-    assert re.fullmatch(
-        f"{path}: cannot be written: File too large; what was finished is in it: make room .*\n", done.stdout
-    ), done.stderr
+    told = tmp_path / "told"
+    process = copies.start(dying.run_on_a_full_disk, str(study.directory), path.stat().st_size + room, told)
+    process.join()
+    assert process.exitcode == 0
+    message = f"{path}: cannot be written: File too large; what was finished is in it: make room .*"
+    assert re.fullmatch(message, told.read_text())
     assert path.read_bytes().endswith(b"\n")
     again = Study.load(study.directory)
     assert again.run(3) > 0

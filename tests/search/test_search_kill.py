@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import dying
 import pytest
 import torch  # noqa: F401  # so that tests/conftest.py gives it one thread, as the killed process has
 from made_up import make_config
 
+import copies
 from connsearch.search.storages import claims_of
 from connsearch.search.storages.claims import ClaimLog
 from connsearch.search.study import Study
 
-KILLED = """
-import os, signal, sys
-import torch
-from connsearch.search.hooks import Progress
-from connsearch.search.study import Study
-
-torch.set_num_threads(1)
-path, hook, trial, epoch = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-
-def die(number, what):
-    if number == trial and getattr(what, "epoch", epoch) == epoch:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Study.load(path).run(4, device="cpu", progress=Progress(**{hook: die}))
-"""
-
 
 def kill_at(path: Path, hook: str, trial: int, epoch: int = 0) -> None:
     """Run a study in a process that kills itself when a hook tells of a trial, or of an epoch of it."""
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED, str(path), hook, str(trial), str(epoch)], capture_output=True
-    )
-    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+    process = copies.start(dying.run_and_die, str(path), hook, trial, epoch)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def reached(study: Study) -> list[tuple[int, dict[str, Any], list[float], list[dict[str, Any]]]]:

@@ -60,7 +60,7 @@ def test_sign_flips_are_those_of_scipy(differences: list[float]) -> None:
 
 
 def test_many_sign_flips_are_drawn_and_near_the_exact_ones() -> None:
-    differences = np.random.default_rng(3).normal(0.4, 1.0, 16)
+    differences = np.random.default_rng(3).normal(0.4, 1.0, 15)  # just too many to try all
     exact = scipy.stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", n_resamples=np.inf, batch=4096
     )
