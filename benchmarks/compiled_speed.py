@@ -22,11 +22,10 @@ from typing import Any, NamedTuple
 import torch
 from record import append, torch_machine
 from speed_words import threads
-from timing import KEEP_MEMORY, at_least_one, cold_compiler, run_each
+from timing import add_keep_memory, at_least_one, cold_compiler, keep_memory, run_each
 
 from connsearch.errors import ConnsearchError, KernelError, SpecError, did_you_mean
 from connsearch.kernels import choose
-from connsearch.memory import keep_freed
 from connsearch.nn.bench import bench_network, bench_table
 from connsearch.nn.verification import working_dtype
 from connsearch.nn.ways import DEFINITION, MODES, STACKED, TORCH_COMPILE, WAYS, check_ways
@@ -75,7 +74,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=at_least_one, default=5, help="steps of each way (5)")
     parser.add_argument("--threads", type=at_least_one, nargs="+", default=[1], help="of the CPU (1)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    parser.add_argument("--keep-memory", action="store_true", help=KEEP_MEMORY)
+    add_keep_memory(parser)
     parser.add_argument("--dry", action="store_true", help="print, and write no results")
     return parser
 
@@ -138,8 +137,7 @@ def main() -> None:
         cases = chosen(asked)
     except ConnsearchError as error:
         sys.exit(f"Error: {error}")
-    if asked.keep_memory:
-        keep_freed()
+    keep_memory(asked=asked.keep_memory)
     machine = torch_machine(asked.device)
     sys.exit(run_each([partial(measure, case, machine, asked) for case in cases]))
 

@@ -270,9 +270,7 @@ def makers(*, quick: bool) -> dict[str, Callable[[], Case]]:
         for maps, layers in ((early, n), (late, m)):
             found[name(PAPER, maps, layers)] = partial(paper_block, maps, layers)
             found[name(NORMALIZED, maps, layers)] = partial(normalized_block, maps, layers)
-            if (
-                dtype == "float32"
-            ):  # rounded to bfloat16, a chain's gradients are all noise, whatever made them
+            if dtype == "float32":  # in bfloat16 what rounding does to a chain hides all else
                 found[name(CHAINED, maps, layers)] = partial(chained_block, maps, layers)
         for maps in (early, wide):
             found[name(NORM_ACT, maps, 1)] = partial(norm_act, maps)

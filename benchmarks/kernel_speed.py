@@ -26,12 +26,11 @@ from kernel_cases import Case, Step, makers
 from record import append, torch_machine
 from speed_records import COMPILED
 from speed_words import threads
-from timing import KEEP_MEMORY, at_least_one, cold_compiler, middle, run_each
+from timing import add_keep_memory, at_least_one, cold_compiler, keep_memory, middle, run_each
 from torch import Tensor
 
 from connsearch.errors import ConnsearchError, KernelError, SpecError, VerifyError
 from connsearch.kernels.build import why_not
-from connsearch.memory import keep_freed
 
 REPEATS, QUICK_REPEATS = 9, 3
 ALLOWED = {torch.float32: 0.01, torch.bfloat16: 0.06}  # |a - b| / |a|: rounding turns some ReLU on or off
@@ -115,7 +114,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--repeats", type=at_least_one, help=f"steps of each way ({REPEATS}, quick {QUICK_REPEATS})"
     )
-    parser.add_argument("--keep-memory", action="store_true", help=KEEP_MEMORY)
+    add_keep_memory(parser)
     parser.add_argument("--compile", action="store_true", help="PyTorch under torch.compile as well: minutes")
     return parser
 
@@ -154,8 +153,7 @@ def main() -> None:
             raise KernelError(reason)
     except ConnsearchError as error:
         sys.exit(f"Error: {error}")
-    if asked.keep_memory:
-        keep_freed()
+    keep_memory(asked=asked.keep_memory)
     torch.manual_seed(0)
     machine = torch_machine()
     each = itertools.product(asked.threads, found.values())

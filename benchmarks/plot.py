@@ -2,7 +2,8 @@
 
 Medians, with whiskers as far as the quartiles reach (of a ratio: those of both ways), and a tick where what
 was promised begins. Of several machines, numbers of threads and sizes of batches in the results, those of the
-latest run on a CPU are drawn; evaluation is drawn for all threads and batches.
+latest run on a CPU are drawn; evaluation is drawn for all threads and batches. Left out are runs with freed
+memory kept.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from speed_records import (
     hardware,
     latest_runs,
 )
-from speed_targets import BUILT, EVALUATION, PROMISES, Promise, apply_to, format_of, of_kernel
-from speed_words import format_rank, format_words, memory, name, rank, threads, where
+from speed_targets import BUILT, EVALUATION, PROMISES, Promise, apply_to, format_of, is_usual, of_kernel
+from speed_words import format_rank, format_words, name, rank, threads, where
 
 from connsearch.errors import ConnsearchError, SpecError
 from connsearch.plots.files import check_picture_path
@@ -63,17 +64,18 @@ def draw_speed(of_kernels: Sequence[Run], of_networks: Sequence[Run]) -> Figure:
     Raises:
         SpecError: if there are none that could be drawn.
     """
-    sums = [run for run in of_kernels if {PAPERS_WAY.get(run.line["operation"]), OURS} <= run.ways.keys()]
+    usual = [run for run in of_kernels if is_usual(run.line)]
+    sums = [run for run in usual if {PAPERS_WAY.get(run.line["operation"]), OURS} <= run.ways.keys()]
     blocks = [run for run in sums if run.line["operation"] != CHAINED]
     chained = [run for run in sums if run.line["operation"] == CHAINED]
-    on_cpu = [run for run in of_networks if run.line["device"] == "cpu"]
+    on_cpu = [run for run in of_networks if run.line["device"] == "cpu" and is_usual(run.line)]
     trained = [run for run in on_cpu if run.line["mode"] == "train"]
     evaluated = [run for run in on_cpu if run.line["mode"] == "inference" and BUILT in run.ways]
     parts = (
         (_blocks, _alike(blocks, where)),
         (_chained, _alike(chained, where)),
         (_training, _alike(trained, lambda line: (where(line), line["batch"]))),
-        (_evaluation, _alike(evaluated, lambda line: (hardware(line), format_of(line), memory(line)))),
+        (_evaluation, _alike(evaluated, lambda line: (hardware(line), format_of(line)))),
     )
     groups = [draw(runs) for draw, runs in parts if runs]
     if not groups:
@@ -188,8 +190,7 @@ def _evaluation(runs: Sequence[Run]) -> Group:
         bars = [_faster(run, BUILT, DEFINITION, EVALUATION) for run in found]
         panels.append(Panel(name(network), ticks, {BUILT: bars}))
     line = runs[0].line
-    machine = f"{hardware(line)}{memory(line)}"
-    heading = f"Evaluation without gradients: {format_words(*format_of(line))}, {machine}"
+    heading = f"Evaluation without gradients: {format_words(*format_of(line))}, {hardware(line)}"
     return Group(heading, [Row("times faster than\nthe definition", panels, SLOWER)])
 
 

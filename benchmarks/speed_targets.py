@@ -1,10 +1,12 @@
-"""What was promised of kernels and built networks, on CPUs and in batches of 64."""
+"""What was promised of kernels and built networks, on CPUs and in batches of 64, with the usual malloc."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from speed_records import COMPILED, DEFINITION, EAGER, NORM_ACT, NORMALIZED, PAPER, STACKED, Line, Run
+
+from connsearch.memory import DEFAULT
 
 BUILT = "fused"  # the pipeline of `build`
 PLAIN, HALF = ("float32", False), ("bfloat16", True)  # dtype, whether channels are last
@@ -83,9 +85,16 @@ def format_of(line: Line) -> tuple[str, bool]:
 
 def of_kernel(line: Line) -> dict[str, float]:
     """Return how many times faster than each way a kernel was to be."""
-    return _KERNELS.get((line["operation"], tuple(line["shape"])), {}) if format_of(line) == PLAIN else {}
+    promised = format_of(line) == PLAIN and is_usual(line)
+    return _KERNELS.get((line["operation"], tuple(line["shape"])), {}) if promised else {}
 
 
 def apply_to(line: Line) -> bool:
     """Return whether promises are about what a line says was measured: training on a CPU, in such batches."""
-    return line["mode"] == "train" and line["device"] == "cpu" and line["batch"] == BATCH
+    trained = line["mode"] == "train" and line["device"] == "cpu" and line["batch"] == BATCH
+    return trained and is_usual(line)
+
+
+def is_usual(line: Line) -> bool:
+    """Return whether what is freed became what the C library makes of it, as in other programs."""
+    return bool(line.get("malloc", DEFAULT) == DEFAULT)

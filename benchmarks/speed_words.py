@@ -47,13 +47,13 @@ def where(line: Line) -> str:
 
 
 def memory(line: Line) -> str:
-    """Return what became of freed memory, or nothing where that was left to the C library.
+    """Return what became of freed memory, or nothing where that is as glibc does it.
 
-    >>> memory({"malloc": "keeps"}), memory({"malloc": "default"}), memory({"malloc": "MALLOC_TOP_PAD_=4"})
-    (', freed memory kept', '', ', MALLOC_TOP_PAD_=4')
+    >>> memory({"malloc": "keeps"}), memory({"malloc": "default"}), memory({"malloc": "other"})
+    (', freed memory kept', '', ', malloc: other')
     """
     policy = line.get("malloc", DEFAULT)
-    return "" if policy == DEFAULT else ", freed memory kept" if policy == KEEPS else f", {policy}"
+    return {DEFAULT: "", KEEPS: ", freed memory kept"}.get(policy, f", malloc: {policy}")
 
 
 def threads(line: Line) -> str:

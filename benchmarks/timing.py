@@ -1,4 +1,4 @@
-"""What the benchmarks of speed share: numbers on command lines, medians, a cold compiler, cases in a row."""
+"""What the benchmarks of speed share: parts of command lines, medians, a cold compiler, cases in a row."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from speed_records import COMPILED
 from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir
 
 from connsearch.errors import ConnsearchError
-
-KEEP_MEMORY = "what is freed is kept for what comes next, as the commands of connsearch do"
+from connsearch.memory import keep_freed, malloc_policy
 
 
 def at_least_one(word: str) -> int:
@@ -27,6 +26,18 @@ def at_least_one(word: str) -> int:
     if not word.isascii() or not word.isdigit() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"{word!r} is no number from 1 on")
     return int(word)
+
+
+def add_keep_memory(parser: argparse.ArgumentParser) -> None:
+    """Add `--keep-memory`, to be given to `keep_memory`."""
+    words = "what is freed is kept for what comes next, as the commands of connsearch do"
+    parser.add_argument("--keep-memory", action="store_true", help=words)
+
+
+def keep_memory(*, asked: bool) -> None:
+    """Keep what is freed, if that is asked for; where that cannot be, say so and exit."""
+    if asked and not keep_freed():
+        sys.exit(f"Error: --keep-memory: malloc is not to be told so here: {malloc_policy()}")
 
 
 def middle(times: Sequence[float]) -> dict[str, float]:

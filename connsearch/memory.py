@@ -13,7 +13,7 @@ import os
 import platform
 
 VARIABLES = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_")
-"""glibc's own: who sets one of them, or `glibc.malloc` in `GLIBC_TUNABLES`, has decided."""
+"""glibc's own for freed memory: who sets one of them, or `glibc.malloc` in `GLIBC_TUNABLES`, has decided."""
 KEEPS, DEFAULT, OTHER = "keeps", "default", "other"
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h

@@ -30,7 +30,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _little_to_collect() -> None:
-    """Take what is there out of all collections of garbage to come: some tests collect at every step."""
+    """Take what is there, garbage too, out of all collections to come: some tests collect at every step."""
     gc.collect()
     gc.freeze()
 

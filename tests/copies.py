@@ -9,7 +9,7 @@ from connsearch.search.workers import _context
 
 
 def start(target: Callable[..., None], *args: object) -> BaseProcess:
-    """Start a process that calls a function of a module."""
-    process = _context().Process(target=target, args=args)
+    """Start a process that calls a function of a module, and ends with this one."""
+    process = _context().Process(target=target, args=args, daemon=True)
     process.start()
     return process

@@ -42,6 +42,7 @@ void with_layout(const Job& job, F f) {  // f(a value of the maps' type, are the
 // ---- Tiles: pieces of maps that stay in the first cache while several maps are read.
 
 constexpr int64_t TILE = 1024;  // values
+constexpr int64_t CACHE_LINE = 64;  // bytes
 
 template <class A>
 constexpr int64_t padded(int64_t n) {
@@ -157,7 +158,7 @@ template <class F>
 void parallel(int threads, int64_t n, F f) {
     parallel(threads, n, false, f);
 }
-// Readers of sources that follow each other mostly read one map more, or one less.
+// Readers that follow each other mostly read one map more, or one less, than the one before.
 INLINE bool goes_back(const Job& job) { return job.n % 2; }
 
 template <class A>

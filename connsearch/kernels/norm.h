@@ -70,7 +70,7 @@ void set_affine(int64_t c0, int64_t c1, const double* totals, double count, doub
     }
 }
 
-// y = act((x - near) scale + shift), of Centred maps; else y = act(x scale + shift).
+// y = act((x - near) scale + shift), of Centred maps, channel by channel; else y = act(x scale + shift).
 template <class T, bool Last, bool Centred>
 INLINE void normalise(const Job& job, const Tile& tile, const Map<T>& x, const Map<T>& y,
                       const Acc<T>* near_C, const Acc<T>* scale_C, const Acc<T>* shift_C, bool relu) {

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from connsearch.cost import NetworkCost, network_cost
+from connsearch.memory import malloc_policy
 from connsearch.search.measures import ERRORS
 from connsearch.search.memory import OutOfMemoryError, check_memory
 from connsearch.search.pruning.rules import Pruned
@@ -115,6 +116,7 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         else platform.processor() or "cpu",
         "kind": device.partition(":")[0],
         "threads": threads or torch.get_num_threads(),
+        "malloc": malloc_policy(),
         "python": platform.python_version(),
         **_versions(),
     }

@@ -185,6 +185,14 @@ def test_quick_writes_nothing(results: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not results.exists()
 
 
+def test_memory_that_cannot_be_kept_is_not_said_to_be(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timing.keep_freed", lambda: False)
+    monkeypatch.setattr("timing.malloc_policy", lambda: "MALLOC_TOP_PAD_=4")
+    message = "Error: --keep-memory: malloc is not to be told so here: MALLOC_TOP_PAD_=4"
+    assert run(monkeypatch, "--keep-memory") == message
+    assert not results.exists()
+
+
 @pytest.mark.parametrize("words", [("--repeats", "0"), ("--threads", "-1"), ("--threads", "one")])
 def test_numbers_from_one_on(
     words: tuple[str, ...], results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -146,6 +146,15 @@ def test_evaluation_by_batch_and_threads() -> None:
     assert [tick[0][1] for tick in lines(evaluated, whiskers=False)] == pytest.approx([2.0] * 4)
 
 
+def test_what_ran_with_freed_memory_kept_is_not_drawn() -> None:
+    kept = {"malloc": "keeps", "time": "2026-11-23T00:00:00", "run": "k"}
+    figure = drawn([*KERNELS, *kernel_lines(**kept)], [*NETWORKS, *network_lines(**kept)])
+    assert figure.subfigs[1].get_suptitle().endswith("2 x Made Up, 1 thread")
+    assert figure.axes[0].get_title().startswith("paper's form, 16 layers,")
+    with pytest.raises(SpecError, match="nothing to draw"):
+        drawn(kernel_lines(**kept), network_lines(**kept))
+
+
 def test_one_setting_is_drawn_that_of_the_latest_run() -> None:
     later = network_lines(threads=2, time="2026-11-23T00:00:00", run="z")
     figure = drawn([], [*later, *NETWORKS[:10]])

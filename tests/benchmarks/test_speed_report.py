@@ -80,6 +80,9 @@ def test_figures_with_freed_memory_kept_stand_apart() -> None:
         "2 x Made Up, 1 thread",
         "2 x Made Up, 1 thread, freed memory kept",
     ]
+    promised = [row[-1] for row in rows(both) if row[0].startswith("16 layers")]
+    assert [bool(words) for words in promised] == [True, False]
+    assert "not measured" in promises(networks(network_lines(malloc="keeps")))
     evaluated = networks(network_lines(mode="inference", malloc="keeps"))
     assert evaluation(evaluated).startswith("2 x Made Up, float32, NCHW, freed memory kept (")
 

@@ -151,8 +151,8 @@ def test_swapout_draws_as_many_elements_as_it_says() -> None:
     check(small("dense", "sum").replaced(drop=Ref("swapout")))
 
 
-def with_small_images(spec: NetworkSpec) -> NetworkSpec:
-    """Return the same layers for smaller images, as far as several pixels are left in the end."""
+def with_tiny_images(spec: NetworkSpec) -> NetworkSpec:
+    """Return the same layers for the smallest images of which several pixels are left in the end."""
     if spec.head.name == "flat":
         return spec
     scales = max(node.scale for node in spec.graph().nodes)
@@ -168,7 +168,7 @@ def cases() -> list[Any]:
 
 @pytest.mark.parametrize("name", cases())
 def test_a_preset(name: str) -> None:
-    spec = preset(name) if macs_of(name) <= QUICK else with_small_images(preset(name))
+    spec = preset(name) if macs_of(name) <= QUICK else with_tiny_images(preset(name))
     source = check(spec)
     heads = [node.name for node in resolve(spec).graph.nodes if node.kind == "head"]
     assert ("logits_by_head" in source) is (len(heads) > 1)

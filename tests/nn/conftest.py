@@ -6,14 +6,14 @@ import copy
 
 import pytest
 import torch
-from pairs import blocks
+from pairs import AGGREGATIONS, blocks
 from torch import nn
 
 from connsearch.nn import Network, build
 from connsearch.nn.verify import randomise
 
 
-@pytest.fixture(params=["depthwise", "depthwise(form=paper)", "concat", "routed", "sum"])
+@pytest.fixture(params=AGGREGATIONS)
 def pair(request: pytest.FixtureRequest) -> tuple[Network, nn.Module, torch.Tensor]:
     """A network, the compiled network with weights of its own, and images, in float64."""
     torch.manual_seed(0)

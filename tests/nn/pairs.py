@@ -10,6 +10,8 @@ from connsearch.nn.verify import Comparison
 from connsearch.spec import NetworkSpec
 from strategies import FAMILIES, JOINING, adding, families, specs
 
+AGGREGATIONS = ["depthwise", "depthwise(form=paper)", "concat", "routed", "sum"]  # of pairs
+
 
 def joining() -> st.SearchStrategy[NetworkSpec]:
     """Draw any network: one that drops sources, one of a family, one whose deep blocks join their sources."""

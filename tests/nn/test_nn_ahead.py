@@ -22,6 +22,7 @@ from connsearch.nn.verify import Comparison, randomise
 from connsearch.spec import NetworkSpec
 from strategies import specs
 
+UNITS = ["basic", "conv(order=post)"]  # a norm follows the sum, or a convolution does
 FORMS = ["depthwise", "depthwise(form=paper)", "weighted", "weighted(activation=sigmoid)"]
 
 
@@ -89,15 +90,17 @@ def test_sums_that_no_norm_follows_begin_together_too(backend: str, passes: list
     assert passes == [(3, 4), (7, 4), (11, 4)]
 
 
-def test_maps_in_channels_last(passes: list[tuple[int, int]]) -> None:
-    network, compiled, images = pair(block("depthwise"))
+@pytest.mark.parametrize("unit", UNITS)
+def test_maps_in_channels_last(unit: str, passes: list[tuple[int, int]]) -> None:
+    network, compiled, images = pair(block("depthwise", unit=unit))
     compiled = compiled.to(memory_format=torch.channels_last)
     assert_same_step(network, compiled, images.to(memory_format=torch.channels_last))
     assert passes
 
 
-def test_in_bfloat16_an_outcome_is_as_good_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, compiled, images = pair(block("depthwise"), torch.float32)
+@pytest.mark.parametrize("unit", UNITS)
+def test_in_bfloat16_an_outcome_is_as_good_as_without(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, compiled, images = pair(block("depthwise", unit=unit), torch.float32)
     exact = step(network.double(), images.double())
     errors = []
     for cache_bytes in (1 << 40, 0):
@@ -150,7 +153,7 @@ def test_nothing_begins_where_torch_looks_on(passes: list[tuple[int, int]]) -> N
         torch.testing.assert_close(b, a, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("unit", ["basic", "conv(order=post)"])
+@pytest.mark.parametrize("unit", UNITS)
 def test_what_is_begun_becomes_the_sum_and_nothing_more_is_kept(
     unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

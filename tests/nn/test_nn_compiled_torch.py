@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from pairs import assert_close, blocks, gradients
+from pairs import AGGREGATIONS, assert_close, blocks, gradients
 from torch import nn
 
 from connsearch.nn import Network, build
@@ -29,7 +29,7 @@ COMPILED = [
 Pair = tuple[Network, nn.Module, torch.Tensor]
 
 
-@pytest.fixture(params=["depthwise", "depthwise(form=paper)", "concat", "routed", "sum"])
+@pytest.fixture(params=AGGREGATIONS)
 def pair(request: pytest.FixtureRequest) -> Pair:
     """As elsewhere, of two layers a block: tracing takes as long as a network is deep."""
     torch.manual_seed(0)

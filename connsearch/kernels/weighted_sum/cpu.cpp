@@ -200,12 +200,12 @@ template <class T, bool Last, int K, int V, class Lanes>
 INLINE void sums_at(const std::vector<const T*>& from, const Acc<T>* weight, int64_t C, int64_t i,
                     T* const* into, Lanes lanes) {
     using A = Acc<T>;
-    const int64_t n = from.size(), next = 4 * TILE / std::max<int64_t>(4, n);
+    const int64_t n = from.size(), next = 4 * TILE / std::max<int64_t>(4, n);  // that all find room
     Vec<A> total[K][V] = {};
     for (int64_t j = 0; j < n; ++j) {
         const T* p = from[j] + i;
         __builtin_prefetch(p + next, 0, 2);
-        if (V * LANES<A> * sizeof(T) > 64) __builtin_prefetch(p + next + LANES<A>, 0, 2);
+        if (V * LANES<A> * sizeof(T) > CACHE_LINE) __builtin_prefetch(p + next + LANES<A>, 0, 2);
         Vec<A> h[V];
 #pragma GCC unroll 2
         for (int v = 0; v < V; ++v) h[v] = load(p + v * LANES<A>, lanes);

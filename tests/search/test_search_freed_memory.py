@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from made_up import made_up_outcome, make_config
@@ -87,5 +88,7 @@ def test_a_study_that_a_program_runs_leaves_its_memory_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "_kept", [])
+    monkeypatch.setattr(memory, "malloc_policy", lambda: memory.DEFAULT)
+    monkeypatch.setattr("ctypes.CDLL", lambda name: Mock(mallopt=lambda *_: 1))
     Study.from_config(tmp_path / "study", make_config()).run(1, device="cpu")
     assert memory._kept == []
