@@ -27,11 +27,11 @@ from speed_records import (
     STACKED,
 )
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from connsearch.nn import fused
 from connsearch.nn.aggregations import Depthwise, NormalizedDepthwise
 from connsearch.nn.shared import share, weights_of
+from connsearch.nn.ways import Stacked
 
 GROWING = (24, *[12] * 15)  # channels that a dense block of 15 layers concatenates
 
@@ -103,13 +103,14 @@ def paper_block(maps: Maps, n: int) -> Case:
     C = maps.shape[1]
     sources, grads = maps.draw(*[C] * n), maps.draw(*[C] * n)
     layers = [maps.randomised(Depthwise(j + 1, C)) for j in range(n)]
+    stacks = [Stacked(layer) for layer in layers]
     inputs = [*sources, *(p for layer in layers for p in layer.parameters())]
 
     def eager() -> list[Tensor]:
         return [layer(sources[: j + 1]) for j, layer in enumerate(layers)]
 
     def stacked() -> list[Tensor]:
-        return [stacked_sum(sources[: j + 1], layer) for j, layer in enumerate(layers)]
+        return [add(sources[: j + 1]) for j, add in enumerate(stacks)]
 
     def ours() -> list[Tensor]:
         return weighted(sources, layers)
@@ -129,11 +130,13 @@ def chained_block(maps: Maps, n: int) -> Case:
     norms, act = [maps.randomised(nn.BatchNorm2d(C)) for _ in range(n)], nn.ReLU()
     inputs = [*first, *(p for module in (*layers, *norms) for p in module.parameters())]
 
-    def by(add: Callable[[Sequence[Tensor], nn.Module], Tensor]) -> Step:
+    def by(form: Callable[[nn.Module], nn.Module]) -> Step:
+        adding = [form(layer) for layer in layers]
+
         def run() -> list[Tensor]:
             sources = [*first]
-            for layer, norm in zip(layers, norms, strict=True):
-                sources.append(act(norm(add(sources, layer))))
+            for add, norm in zip(adding, norms, strict=True):
+                sources.append(act(norm(add(sources))))
             return sources[-1:]
 
         return run
@@ -146,8 +149,8 @@ def chained_block(maps: Maps, n: int) -> Case:
             h_BCHW = fused.weighted_layer(shared, reader, norm, act)
         return [h_BCHW]
 
-    eager = by(lambda sources, layer: layer(sources))
-    ways = {EAGER: eager, STACKED: by(stacked_sum), COMPILED: compiled(eager), OURS: ours}
+    eager, stacked = by(lambda layer: layer), by(Stacked)
+    ways = {EAGER: eager, STACKED: stacked, COMPILED: compiled(eager), OURS: ours}
     return Case(CHAINED, maps, n, {way: differentiated(run, inputs, grads) for way, run in ways.items()})
 
 
@@ -213,13 +216,6 @@ def concat_norm_act(maps: Maps, channels: Sequence[int]) -> Case:
     inputs = [*sources, norm.weight, norm.bias]
     steps = {way: differentiated(run, inputs, grads) for way, run in ways.items()}
     return Case(CONCAT_NORM_ACT, maps, len(channels), steps)
-
-
-def stacked_sum(sources: Sequence[Tensor], layer: nn.Module) -> Tensor:
-    """Return a layer's sum as the paper describes it."""
-    C = layer.weight.shape[1]
-    h_BKHW = torch.stack(tuple(sources), dim=2).flatten(1, 2)
-    return F.conv2d(h_BKHW, layer.weight.t().reshape(C, -1, 1, 1), layer.bias, groups=C)
 
 
 def weighted(sources: Sequence[Tensor], layers: Sequence[nn.Module]) -> list[Tensor]:

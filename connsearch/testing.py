@@ -181,7 +181,7 @@ def _check_module(ref: Ref, rule: Aggregation, channels: Sequence[int]) -> None:
 def _check_value(case: _Case, rule: Aggregation, channels: Sequence[int]) -> None:
     before = [source.detach().clone() for source in case.sources]
     made, expected = case.run(), (BATCH, rule.out_channels(channels), HEIGHT, WIDTH)
-    _require(tuple(made.shape) == expected, f"the module makes {_size(made.shape)}, not {_size(expected)}")
+    _require(tuple(made.shape) == expected, f"the module makes {tuple(made.shape)}, not {expected}")
     _require(made.dtype == torch.float64, f"the module makes {made.dtype} of torch.float64")
     _require(bool(made.isfinite().all()), "what the module makes is not finite")
     for i, (source, value) in enumerate(zip(case.sources, before, strict=True), start=1):
@@ -346,7 +346,3 @@ def _convolved(run: Any) -> int:
     with FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_flop_counts().get("Global", {}).get(torch.ops.aten.convolution, 0)) // 2
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))

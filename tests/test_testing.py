@@ -183,7 +183,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     ),
     "adds": (Own, {"adds": True}, "`adds` is for the plain sum or mean of the sources"),
     "channels": (
-        Own, {"out_channels": lambda self, c: sum(c)}, "the module makes 4 x 3 x 6 x 5, not 4 x 6 x 6 x 5"
+        Own, {"out_channels": lambda self, c: sum(c)}, "the module makes (4, 3, 6, 5), not (4, 6, 6, 5)"
     ),
     "equal channels": (
         of(lambda m, s: torch.cat([Own.forward(m, s)] * 2, 1)),
@@ -191,7 +191,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
         "sources of equal channels, yet another number of them is made",
     ),
     "pixels": (
-        of(lambda m, s: Own.forward(m, s).mean((2, 3))), {}, "the module makes 4 x 3, not 4 x 3 x 6 x 5"
+        of(lambda m, s: Own.forward(m, s).mean((2, 3))), {}, "the module makes (4, 3), not (4, 3, 6, 5)"
     ),
     "dtype": (
         of(lambda m, s: Own.forward(m, s).float()), {}, "the module makes torch.float32 of torch.float64"

@@ -158,7 +158,7 @@ template <class F>
 void parallel(int threads, int64_t n, F f) {
     parallel(threads, n, false, f);
 }
-// Readers that follow each other mostly read one map more, or one less, than the one before.
+// Of readers of several maps, the next one mostly reads one map more, or one less, and goes the other way.
 INLINE bool goes_back(const Job& job) { return job.n % 2; }
 
 template <class A>

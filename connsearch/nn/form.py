@@ -29,8 +29,7 @@ class Form(NamedTuple):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             network = Network(spec).to(device=self.device, dtype=self.dtype)
-        network.to(memory_format=self._memory_format)  # type: ignore[call-overload]  # torch documents it
-        return network
+        return laid_out(network, self._memory_format)
 
     def images(self, spec: NetworkSpec, batch: int) -> Tensor:
         """Return images B C H W of random values, the same at each call."""
@@ -41,3 +40,9 @@ class Form(NamedTuple):
     @property
     def _memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+def laid_out(network: Network, memory_format: torch.memory_format) -> Network:
+    """Return the network, the weights of its convolutions laid out in a memory format."""
+    network.to(memory_format=memory_format)  # type: ignore[call-overload]  # torch documents it
+    return network

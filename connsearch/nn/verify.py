@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from connsearch.errors import SpecError
 from connsearch.nn.compiled import CompiledNetwork
+from connsearch.nn.form import laid_out
 from connsearch.nn.network import Network
 from connsearch.nn.outcome import Draws, Each, Outcome, explained, greatest
 from connsearch.nn.verification import Errors, Verification
@@ -82,8 +83,7 @@ class Comparison:
         return greatest(self._errors(way, dtype))
 
     def _errors(self, way: str, dtype: torch.dtype) -> Each:
-        network = copy.deepcopy(self._network).to(dtype)
-        network.to(memory_format=self._format)  # type: ignore[call-overload]  # torch documents it
+        network = laid_out(copy.deepcopy(self._network).to(dtype), self._format)
         module = own_module(way, network)
         if module is None:
             raise SpecError(f"way {way!r} is not verified: it is torch's own")

@@ -234,11 +234,13 @@ def stacked(network: Network) -> Network:
     for module in list(network.modules()):
         found = getattr(module, "aggregation", None)
         if isinstance(found, Depthwise | NormalizedDepthwise):
-            module.aggregation = _Stacked(found)
+            module.aggregation = Stacked(found)
     return network
 
 
-class _Stacked(nn.Module):
+class Stacked(nn.Module):
+    """The sums of a cross-layer convolution, as the paper describes them, with its parameters."""
+
     def __init__(self, aggregation: Depthwise | NormalizedDepthwise) -> None:
         super().__init__()
         self.weights = aggregation
